@@ -1,0 +1,200 @@
+"""The nouns: what flows through the rooms of the package.
+
+All times are integer milliseconds since the Unix epoch (UTC), as the platform stores them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+
+class SeriesKey(NamedTuple):
+    """One time series of the platform: the slug of its source and the name of its metric."""
+
+    source: str
+    metric: str
+
+
+class Kind(IntEnum):
+    """What a derived point says; ``SUFFIX`` gives the name under which it is posted."""
+
+    ZSCORE = 0
+    FLEET_ZSCORE = 1
+    ZSCORE_RAW = 2
+    FLEET_ZSCORE_RAW = 3
+
+
+SUFFIX: dict[Kind, str] = {
+    Kind.ZSCORE: ".zscore",
+    Kind.FLEET_ZSCORE: ".fleet_zscore",
+    Kind.ZSCORE_RAW: ".zscore_raw",
+    Kind.FLEET_ZSCORE_RAW: ".fleet_zscore_raw",
+}
+
+# Every suffix this program could ever post, present or announced: never scored, whatever the config says.
+RESERVED_SUFFIXES = (
+    *SUFFIX.values(),
+    ".zscore_late",
+    ".drift",
+    ".stuck",
+    ".expected",
+    ".lower",
+    ".upper",
+    ".coverage",
+    ".anomaly",
+    ".score",
+)
+
+
+def is_own_metric(metric: str) -> bool:
+    """True for names that the detector could have posted itself and for the platform's internal ``_frame``.
+
+    Scoring such a series would score our own scores (platform fact, contract trap 20).
+    """
+    return metric == "_frame" or metric.endswith(RESERVED_SUFFIXES)
+
+
+class SeriesTable:
+    """Gives every (source, metric) pair a small stable integer, in order of first sight.
+
+    ``by_source[source][metric]`` is the index; the nested form lets a decoder look up a row
+    without building a tuple.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[SeriesKey] = []
+        self.by_source: dict[str, dict[str, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add(self, source: str, metric: str) -> int:
+        """The index of the pair, newly given if it was unknown."""
+        metrics = self.by_source.setdefault(source, {})
+        index = metrics.get(metric)
+        if index is None:
+            index = metrics[metric] = len(self.keys)
+            self.keys.append(SeriesKey(source, metric))
+        return index
+
+
+@dataclass(frozen=True)
+class Points:
+    """Columns of points, all of length n.
+
+    ``series`` int64 indices into a SeriesTable; ``t_ms`` int64; ``value`` float64; ``late`` marks points
+    that arrived after a newer one of their series: they are scored but never learned.
+    """
+
+    series: I64
+    t_ms: I64
+    value: F64
+    late: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def __post_init__(self) -> None:
+        if len(self.late) != len(self.series):
+            object.__setattr__(self, "late", np.zeros(len(self.series), np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def take(self, index: I64 | Bool) -> Points:
+        """The points at ``index`` (positions or a mask), in that order."""
+        return Points(self.series[index], self.t_ms[index], self.value[index], self.late[index])
+
+    @staticmethod
+    def empty() -> Points:
+        """No points."""
+        return Points(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float64))
+
+    @staticmethod
+    def concat(parts: list[Points]) -> Points:
+        """All parts one after another."""
+        if not parts:
+            return Points.empty()
+        if len(parts) == 1:
+            return parts[0]
+        return Points(
+            np.concatenate([p.series for p in parts]),
+            np.concatenate([p.t_ms for p in parts]),
+            np.concatenate([p.value for p in parts]),
+            np.concatenate([p.late for p in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of points, aligned with them: columns of length n.
+
+    ``z`` is the signed deviation in units of ``scale`` (NaN while the detector is not ready);
+    ``centre`` is the expected value and ``scale`` the deviation of the baseline in the metric's own unit.
+    """
+
+    z: F64
+    centre: F64
+    scale: F64
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Columns of derived points to post: series index, ``Kind`` code, time of the sample, value."""
+
+    series: I64
+    kind: npt.NDArray[np.int8]
+    t_ms: I64
+    value: F64
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def take(self, index: I64 | Bool) -> Derived:
+        """The derived points at ``index`` (positions or a mask), in that order."""
+        return Derived(self.series[index], self.kind[index], self.t_ms[index], self.value[index])
+
+    @staticmethod
+    def empty() -> Derived:
+        """No derived points."""
+        return Derived(np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0, np.int64), np.zeros(0))
+
+    @staticmethod
+    def concat(parts: list[Derived]) -> Derived:
+        """All parts one after another."""
+        if not parts:
+            return Derived.empty()
+        return Derived(
+            np.concatenate([p.series for p in parts]),
+            np.concatenate([p.kind for p in parts]),
+            np.concatenate([p.t_ms for p in parts]),
+            np.concatenate([p.value for p in parts]),
+        )
+
+
+def rounds(series: I64) -> list[I64]:
+    """Split positions so that no series occurs twice in one part and each series keeps its order.
+
+    Part r holds the r-th point of every series that has more than r points.
+    """
+    n = len(series)
+    if n == 0:
+        return []
+    order = np.argsort(series, kind="stable")
+    sorted_series = series[order]
+    first = np.empty(n, np.bool_)
+    first[0] = True
+    np.not_equal(sorted_series[1:], sorted_series[:-1], out=first[1:])
+    if first.all():
+        return [np.arange(n)]
+    start = np.maximum.accumulate(np.where(first, np.arange(n), 0))
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n) - start
+    by_rank = np.argsort(rank, kind="stable")
+    return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1])
