@@ -1,0 +1,344 @@
+"""One async method per endpoint of the platform, all through one seam.
+
+A method makes one HTTP request and either returns the body of a JSON answer or raises one of our own
+errors; trying again is the business of ``retry``. Redirects are never followed: a missing or malformed
+key is answered with one to a sign-in page, which would come back as 200 and HTML (contract trap 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from plexus_detect import clock, wire
+from plexus_detect.errors import (
+    ApiError,
+    AuthError,
+    ConfigError,
+    ContractError,
+    PlexusDetectError,
+    RejectedError,
+    TransientError,
+)
+
+DEADLINE_TIMEOUTS = 4  # a whole exchange may take this many timeouts, since each read has its own
+KEEPALIVE_S = 4.0  # below the 5 s of common servers, so that a request rarely meets a connection just closed
+_KEY = re.compile(r"plx_[A-Za-z0-9+/=_-]+")
+_POINT_INDEX = re.compile(r"points\[(\d{1,9})\]")
+_USER = re.compile(r"//[^/]*@")
+_HINTS = {
+    401: "the key is unknown, expired or of the wrong length",
+    402: "the organisation's billing is paused",
+    403: "the key lacks the scope for this call: reading telemetry needs read, posting points needs write",
+    404: "no such thing, or the address is not that of the platform",
+    413: "the request is too large",
+}
+_INGEST_401 = (
+    "the gateway says this also while it cannot check keys, so it is worth trying again; "
+    "if it lasts for minutes the key is bad or expired"
+)
+_SIGN_IN = "the platform asks to sign in: the API key is missing or malformed (it starts with plx_)"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Base addresses of the platform's three services, without a trailing slash (contract section 1)."""
+
+    app: str
+    gateway: str
+    api: str
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One answer and what the verdict on it depends on.
+
+    ``ingest``: it came from the gateway, whose 401 proves nothing. ``unrepeatable``: doing the
+    request twice would change more than doing it once.
+    """
+
+    call: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    ingest: bool
+    unrepeatable: bool
+
+
+class Client:
+    """The platform's HTTP interface, as an async context manager.
+
+    ``timeout_s`` bounds connecting, sending and each wait for data; a whole exchange takes at most four
+    times as long. ``answer_bytes_max`` bounds what is read of an answer, after decompression.
+    ``requests`` counts the HTTP requests made so far, failed ones included.
+
+    Errors, of every method: TransientError (no answer, 408, 425, 429, 5xx, 401 of the gateway),
+    AuthError (401, 402, 403, sign-in), RejectedError (other 4xx), ContractError (an answer that is not
+    JSON, too large, or an unknown redirect). Of the constructor: ConfigError for a key, an address or a
+    proxy variable that cannot be used.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        api_key: str,
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        answer_bytes_max: int = wire.ANSWER_BYTES_MAX,
+    ) -> None:
+        if not _KEY.fullmatch(api_key):
+            raise ConfigError(
+                "the API key is not one of the platform: it starts with plx_ and goes on with letters and "
+                "digits, without spaces or line breaks; set PLEXUS_API_KEY to the whole key"
+            )
+        self._app = _base_url("app", endpoints.app)
+        self._gateway = _base_url("gateway", endpoints.gateway)
+        self._api = _base_url("read API", endpoints.api)
+        self._deadline_s = DEADLINE_TIMEOUTS * timeout_s
+        self._answer_bytes_max = answer_bytes_max
+        self.requests = 0
+        try:
+            self._http = httpx.AsyncClient(
+                headers={"x-api-key": api_key, "accept": "application/json", "user-agent": "plexus-detect"},
+                timeout=httpx.Timeout(timeout_s),
+                limits=httpx.Limits(max_connections=32, keepalive_expiry=KEEPALIVE_S),
+                follow_redirects=False,
+                transport=transport,
+            )
+        except (ValueError, ImportError, OSError, httpx.InvalidURL) as exc:
+            # Our own arguments are checked above; what is left comes from variables such as HTTPS_PROXY.
+            raise ConfigError(
+                f"a proxy or certificate variable of the environment is unusable: {exc}"
+            ) from exc
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, exc, trace)
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    async def telemetry(self, params: dict[str, str]) -> bytes:
+        """``GET {app}/api/v1/telemetry`` with the parameters of ``wire.telemetry_params``."""
+        return await self._get(f"{self._app}/api/v1/telemetry", params)
+
+    async def fleet_health(self) -> bytes:
+        """``GET {app}/api/fleet/health``: sources and metrics of the last hour; needs no scope."""
+        return await self._get(f"{self._app}/api/fleet/health")
+
+    async def sources(self) -> bytes:
+        """``GET {app}/api/sources``: every source of the organisation."""
+        return await self._get(f"{self._app}/api/sources")
+
+    async def source_metrics(self, slug: str) -> bytes:
+        """``GET {api}/v1/sources/{slug}/metrics``: every name ever stored of one source."""
+        return await self._get(f"{self._api}/v1/sources/{quote(slug, safe='')}/metrics")
+
+    async def monitors(self) -> bytes:
+        """``GET {app}/api/monitors``: every monitor."""
+        return await self._get(f"{self._app}/api/monitors")
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    async def ingest(self, body: bytes) -> bytes:
+        """``POST {gateway}/ingest``, compressed; ``body`` as of ``wire.encode_points``.
+
+        ``maybe_applied`` on a TransientError says that points may be stored: sending them again could
+        store them twice.
+        """
+        return await self._post_points(body, unrepeatable=True)
+
+    async def check_write(self) -> None:
+        """Post no points, which the gateway answers as it would answer some: AuthError without ``write``."""
+        await self._post_points(b'{"points":[]}', unrepeatable=False)
+
+    async def create_monitor(self, body: dict[str, Any]) -> None:
+        """``POST {app}/api/monitors``: create or replace (offline monitors: always create)."""
+        # A threshold is an upsert that leaves rows and open alerts as they are when repeated, so a lost
+        # answer does no harm. An offline monitor is a plain insert (twice means two notifications) and an
+        # event monitor restarts its cursor, blind for up to 30 s: those must not be sent again blindly.
+        # This covers the 500 as well. INTERNAL_ERROR is what the platform says of a body that is not
+        # JSON, before it touches anything; but ours always is, so the trouble lies deeper, possibly after
+        # the first of its two writes (contract section 4).
+        unrepeatable = body.get("offline") is not None or body.get("event") is not None
+        request = self._json_post(f"{self._app}/api/monitors", msgspec.json.encode(body))
+        await self._exchange(request, unrepeatable=unrepeatable)
+
+    async def patch_monitor(self, body: dict[str, Any]) -> None:
+        """``PATCH {app}/api/monitors``: change the notification targets and nothing else; safe to repeat."""
+        request = self._http.build_request(
+            "PATCH",
+            f"{self._app}/api/monitors",
+            content=msgspec.json.encode(body),
+            headers={"content-type": "application/json"},
+        )
+        await self._exchange(request, unrepeatable=False)
+
+    async def create_source(self, slug: str, name: str) -> None:
+        """``POST {app}/api/sources``: make a recorded device source exist; one that does counts as done."""
+        body = msgspec.json.encode({"source_type": "device", "slug": slug, "name": name})
+        answer = await self._send(self._json_post(f"{self._app}/api/sources", body), unrepeatable=False)
+        # The platform says 400 for a slug that is taken, as it does for one that is not allowed.
+        if not (answer.status == 400 and b"already exists" in answer.body):
+            _judge(answer)
+
+    # --- the seam ---------------------------------------------------------------------------------------
+
+    async def _get(self, url: str, params: dict[str, str] | None = None) -> bytes:
+        return await self._exchange(self._http.build_request("GET", url, params=params), unrepeatable=False)
+
+    def _json_post(self, url: str, body: bytes) -> httpx.Request:
+        return self._http.build_request(
+            "POST", url, content=body, headers={"content-type": "application/json"}
+        )
+
+    async def _post_points(self, body: bytes, *, unrepeatable: bool) -> bytes:
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        request = self._http.build_request(
+            "POST", f"{self._gateway}/ingest", content=_gzip(body), headers=headers
+        )
+        return await self._exchange(request, unrepeatable=unrepeatable, ingest=True)
+
+    async def _exchange(self, request: httpx.Request, *, unrepeatable: bool, ingest: bool = False) -> bytes:
+        return _judge(await self._send(request, unrepeatable=unrepeatable, ingest=ingest))
+
+    async def _send(self, request: httpx.Request, *, unrepeatable: bool, ingest: bool = False) -> _Answer:
+        path = request.url.raw_path.partition(b"?")[0].decode("ascii")
+        call = f"{request.method} {request.url.scheme}://{_host(request.url)}{path}"
+        self.requests += 1
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                response = await self._http.send(request, stream=True)
+                try:
+                    body = await self._read(call, response)
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
+            raise _no_answer(call, request.url, exc, maybe_applied=False) from exc
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as exc:
+            raise ConfigError(f"{call}: {exc}; check the address") from exc
+        except httpx.DecodingError as exc:
+            raise ContractError(f"{call} -> an answer whose compression is broken: {exc}") from exc
+        except (httpx.TransportError, TimeoutError) as exc:  # the request was on its way
+            raise _no_answer(call, request.url, exc, maybe_applied=unrepeatable) from exc
+        return _Answer(call, response.status_code, response.headers, body, ingest, unrepeatable)
+
+    async def _read(self, call: str, response: httpx.Response) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.aiter_bytes():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._answer_bytes_max:
+                raise ContractError(
+                    f"{call} -> {response.status_code}: more than {self._answer_bytes_max} bytes of answer"
+                )
+        return b"".join(chunks)
+
+
+def _gzip(body: bytes) -> bytes:
+    try:
+        from isal import igzip  # several times as fast at the same size
+    except ImportError:
+        return gzip.compress(body, compresslevel=1)
+    return igzip.compress(body, compresslevel=1)
+
+
+def _base_url(service: str, text: str) -> str:
+    """The address without trailing slashes, or a ConfigError that tells what is wrong with it."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as exc:
+        raise ConfigError(f"the address of the {service} is malformed: {exc}") from exc
+    if url.scheme not in {"http", "https"} or not url.host or "?" in text or "#" in text:
+        shown = wire.excerpt(_USER.sub("//", text).encode(), 80)
+        raise ConfigError(
+            f"the address of the {service} must look like https://host or http://host:port, not {shown!r}"
+        )
+    return text.rstrip("/")
+
+
+def _host(url: httpx.URL) -> str:
+    return url.netloc.decode("ascii")  # host and port; never the user and password that a URL may hold
+
+
+def _no_answer(call: str, url: httpx.URL, exc: Exception, *, maybe_applied: bool) -> TransientError:
+    reason = wire.excerpt(str(exc).encode()) or "no time left"
+    return TransientError(
+        f"{call} -> no answer from {_host(url)}: {type(exc).__name__}: {reason}", maybe_applied=maybe_applied
+    )
+
+
+def _judge(answer: _Answer) -> bytes:
+    """The body of a JSON success; else raises what the answer means (contract section 12)."""
+    message = f"{answer.call} -> {answer.status}: {wire.excerpt(answer.body)}"
+    if answer.status < 300:
+        if not _is_json(answer):
+            raise ContractError(f"{message}; this is not JSON: check the address")
+        return answer.body
+    if answer.status < 400:
+        raise _redirected(answer)
+    if answer.status in _HINTS and not (answer.ingest and answer.status == 401):
+        message = f"{message}; {_HINTS[answer.status]}"
+    if answer.status in (408, 425, 429) or answer.status >= 500:
+        raise _transient(answer, message)
+    raise _refused(answer, message)
+
+
+def _refused(answer: _Answer, message: str) -> ApiError:
+    if answer.ingest and answer.status == 401:  # contract trap 5
+        return TransientError(f"{message}; {_INGEST_401}", retry_after_s=_retry_after_s(answer.headers))
+    if answer.status in (401, 402, 403):
+        return AuthError(message)
+    index = _POINT_INDEX.search(answer.body.decode("utf-8", "replace"))
+    return RejectedError(message, index=int(index[1]) if index else None)
+
+
+def _transient(answer: _Answer, message: str) -> TransientError:
+    # 4xx and 503 come before any work: the gateway's 503 is its open circuit. Its 502 comes when some
+    # groups of the request are already queued, and of the others nothing is known (contract section 3).
+    maybe_applied = answer.unrepeatable and answer.status >= 500 and answer.status != 503
+    return TransientError(message, retry_after_s=_retry_after_s(answer.headers), maybe_applied=maybe_applied)
+
+
+def _redirected(answer: _Answer) -> PlexusDetectError:
+    location = answer.headers.get("location", "").partition("?")[0]
+    message = f"{answer.call} -> {answer.status} to {wire.excerpt(location.encode()) or 'nowhere'}"
+    if location.rstrip("/").endswith("/sign-in"):
+        return AuthError(f"{message}; {_SIGN_IN}")
+    return ContractError(f"{message}; redirects are not followed: set the address to the final one")
+
+
+def _is_json(answer: _Answer) -> bool:
+    kind = answer.headers.get("content-type", "")
+    return "json" in kind if kind else answer.body.lstrip()[:1] in (b"{", b"[")
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` as seconds from now, from either of its forms; None when absent or unreadable."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    if at.tzinfo is None:  # "-0000" in place of GMT
+        at = at.replace(tzinfo=UTC)
+    return max(0.0, at.timestamp() - clock.now_ms() / 1000)
