@@ -1,0 +1,188 @@
+"""The kinds of value that a setting can have: durations, globs, base URLs, counts.
+
+A validator here raises ``mistake(what, to_do)``; the sentence that the user reads is put together
+in ``mistakes`` where the file and the line are known. ``{value}`` in ``what`` stands for the value,
+so that one place decides whether it may be shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+# A bracket of fnmatch: "]" straight after "[" or "[!" is a member, not the end. Possessive, so that
+# "[]" stays unclosed instead of matching on a second try.
+_BRACKET = re.compile(r"\[!?+\]?+[^\]]*+\]")
+
+# What an editor accepts for a duration: number and unit, or a variable that is replaced on loading.
+DURATION_PATTERN = r"^\s*(\d+(\.\d+)?\s*(ms|s|m|h|d)?|.*\$\{.*)\s*$"
+AUTO_PATTERN = DURATION_PATTERN.replace("(\\d", "(auto|\\d", 1)
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def mistake(what: str, to_do: str, **where: object) -> PydanticCustomError:
+    """The error of a validator: what is wrong and what to do.
+
+    ``where`` may give ``keys``, the keys whose values disagree, and ``path``, the section they are in.
+    """
+    return PydanticCustomError("mistake", "{what}; {to_do}", {"what": what, "to_do": to_do, **where})
+
+
+def duration_ms(value: object) -> int:
+    """Milliseconds of "500ms", "30s", "5m", "2h", "14d" or of a number of seconds.
+
+    Raises ValueError for anything else, negative and infinite values included.
+    """
+    if isinstance(value, str):
+        found = _DURATION.fullmatch(value.strip())
+        if found is None:
+            raise ValueError(value)
+        amount, unit = float(found[1]), found[2] or "s"
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        amount, unit = float(value), "s"
+    else:
+        raise ValueError(value)
+    if not (math.isfinite(amount) and 0 <= amount < 1e15):
+        raise ValueError(value)
+    return round(amount * _UNIT_MS[unit])
+
+
+def format_duration(ms: int | None) -> str:
+    """The shortest text that ``duration_ms`` reads back as ``ms``; "auto" for None."""
+    if ms is None:
+        return "auto"
+    unit = next(
+        name for name in ("d", "h", "m", "s", "ms") if ms % _UNIT_MS[name] == 0 and (ms or name == "s")
+    )
+    return f"{ms // _UNIT_MS[unit]}{unit}"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Marks an ``int`` of milliseconds that is written as a duration from ``low`` to ``high``, both allowed.
+
+    With ``auto`` the word "auto" is allowed too and becomes None.
+    """
+
+    low: str
+    high: str
+    auto: bool = False
+
+    def parse(self, value: object) -> int | None:
+        """Milliseconds, or None for "auto"; raises a mistake."""
+        if self.auto and (value is None or value == "auto"):
+            return None
+        try:
+            ms = duration_ms(value)
+        except (ValueError, OverflowError):
+            example = "write one like 500ms, 30s, 5m, 2h or 14d" + (", or auto" if self.auto else "")
+            raise mistake("{value} is not a duration", example) from None
+        if not duration_ms(self.low) <= ms <= duration_ms(self.high):
+            raise mistake("{value} is out of range", f"choose a duration from {self.low} to {self.high}")
+        return ms
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source, handler
+        as_text = core_schema.plain_serializer_function_ser_schema(format_duration, when_used="json")
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=as_text)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        del schema, handler
+        pattern = AUTO_PATTERN if self.auto else DURATION_PATTERN
+        return {"anyOf": [{"type": "string", "pattern": pattern}, {"type": "number", "minimum": 0}]}
+
+
+def _glob(value: str) -> str:
+    """A pattern with ``*``, ``?`` and ``[..]`` as ``fnmatch`` reads it; raises a mistake for a bad one."""
+    if not value:
+        raise mistake("bad glob: an empty pattern matches nothing", 'write "*" to match everything')
+    if value.startswith("re:"):
+        raise mistake(
+            "bad glob: {value} is a regular expression, which is not supported", "use *, ? and [..] instead"
+        )
+    if "[" in _BRACKET.sub("", value):
+        raise mistake("bad glob: '[' is never closed in {value}", "add a ']', or write [[] to match a '['")
+    return value
+
+
+def is_literal(pattern: str) -> bool:
+    """True when the pattern can only match itself."""
+    return not any(mark in pattern for mark in "*?[")
+
+
+def _base_url(value: str) -> str:
+    """A base URL without its trailing slash; raises a mistake."""
+    example = "write one like https://app.plexus.company"
+    text = value.strip()
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise mistake("{value} is not a URL", example) from None
+    if "@" in text:
+        raise mistake("a URL with a user name or a password is refused", example)
+    if not usable or parts.query or parts.fragment or any(c.isspace() for c in text):
+        raise mistake("{value} is not a base URL beginning with http:// or https://", example)
+    return text.rstrip("/")
+
+
+def _name(value: str) -> str:
+    """A name that stands unquoted in a log line; raises a mistake."""
+    if not _NAME.fullmatch(value):
+        raise mistake("{value} is not a name", "use up to 64 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def _unique(values: Sequence[str]) -> Sequence[str]:
+    """The values, none given twice; raises a mistake."""
+    for value in values:
+        if list(values).count(value) > 1:
+            raise mistake(f"'{value}' is listed twice", "remove one of them")
+    return values
+
+
+def _not_a_switch(value: object) -> object:
+    """Refuse true and false where a number belongs: Python would take them for 1 and 0."""
+    if isinstance(value, bool):
+        raise mistake("{value} is not a number", "write a number such as 3")
+    return value
+
+
+def _lower(value: object) -> object:
+    """Words in capitals are the same words."""
+    return value.lower() if isinstance(value, str) else value
+
+
+Number = BeforeValidator(_not_a_switch)
+Word = BeforeValidator(_lower)
+Unique = AfterValidator(_unique)
+Glob = Annotated[str, AfterValidator(_glob)]
+Globs = Annotated[tuple[Glob, ...], Field(min_length=1)]
+Url = Annotated[str, AfterValidator(_base_url)]
+Name = Annotated[str, AfterValidator(_name)]
