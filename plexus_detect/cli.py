@@ -1,0 +1,298 @@
+"""The command line: options in, exit code out. Data go to standard output, talk to standard error.
+
+Exit codes: 0 done; 1 error; 2 configuration or usage; 3 key refused; 4 state file unusable; 5 unsafe
+plan; 75 the platform does not answer; 130 and 143 interrupted and terminated after saving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from plexus_detect import __version__
+from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
+
+# NumPy, httpx and pydantic take most of a second to import on a small machine: each command imports what it
+# runs, so that --help and usage errors answer at once.
+if TYPE_CHECKING:
+    from plexus_detect.client import Client
+    from plexus_detect.config import Config
+    from plexus_detect.monitors import Plan
+    from plexus_detect.store import Store
+
+log = logging.getLogger(__name__)
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+EXIT_CHANGES_PENDING = 2
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Configuration file (YAML, JSON or TOML); several are merged in order.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="plexus-detect")
+def cli() -> None:
+    """Anomaly detection for device fleets on the Plexus telemetry platform."""
+
+
+@cli.command()
+@config_option
+@click.option("--once", is_flag=True, help="Poll once, deliver, save and end: the form for cron.")
+def run(config_paths: tuple[Path, ...], *, once: bool) -> None:
+    """Poll, score and post until stopped."""
+    from plexus_detect.store import Store
+
+    config = _load(config_paths)
+    key = config.require_api_key()
+    store = Store(config.state.path)
+    try:
+        code = asyncio.run(_run(config, key, store, once=once))
+    finally:
+        store.close()
+    sys.exit(code)
+
+
+async def _run(config: Config, key: str, store: Store, *, once: bool) -> int:
+    """The exit code of a worker that ran to its end or to a signal."""
+    from plexus_detect.worker import open_worker
+
+    stop = asyncio.Event()
+    caught = _catch_signals(stop)
+    async with _client(config, key) as client:
+        opening = asyncio.ensure_future(open_worker(config, client, store))
+        if not await _unless_stopped(opening, stop):
+            return caught[0]
+        worker = opening.result()
+        if once:
+            report = await worker.once()
+            return TransientError.exit_code if report.failed else 0
+        await worker.run(stop)
+    return caught[0]
+
+
+def _catch_signals(stop: asyncio.Event) -> list[int]:
+    """Set ``stop`` at the first signal, whose exit code is the list's first entry; a second Ctrl-C leaves now."""
+    caught: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(EXIT_INTERRUPTED)
+        caught.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    return caught
+
+
+async def _unless_stopped(task: asyncio.Future[Any], stop: asyncio.Event) -> bool:
+    """True when ``task`` ended; False, with the task cancelled, when ``stop`` came first."""
+    waiting = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not task.done():
+        task.cancel()
+    return task.done()
+
+
+# -- monitors
+
+
+@cli.group()
+def monitors() -> None:
+    """Plan and apply the platform's monitors from JSON files."""
+
+
+path_argument = click.argument("path", required=False, type=click.Path(path_type=Path))
+
+
+@monitors.command()
+@path_argument
+@config_option
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when none.")
+def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode: bool) -> None:
+    """Show what apply would change; writes nothing.
+
+    PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
+    """
+    from plexus_detect.monitors import render
+
+    wanted = asyncio.run(_plan(_load(config_paths), path))
+    click.echo("\n".join(render(wanted)))
+    if wanted.problems:
+        sys.exit(1)
+    if detailed_exitcode and wanted.changes:
+        sys.exit(EXIT_CHANGES_PENDING)
+
+
+async def _plan(config: Config, path: Path | None) -> Plan:
+    from plexus_detect import provision
+
+    specs = provision.load_specs(path or config.monitors.path)
+    async with _client(config, config.require_api_key()) as client:
+        return await provision.make_plan(client, specs)
+
+
+@monitors.command()
+@path_argument
+@config_option
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool) -> None:
+    """Make the platform's monitors as the JSON files say; silent when nothing is to be done.
+
+    PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
+    """
+    from plexus_detect.monitors import render
+
+    config = _load(config_paths)
+    if sys.stdin.isatty() and not yes:
+        wanted = asyncio.run(_plan(config, path))
+        if wanted.changes:
+            click.echo("\n".join(render(wanted)))
+            click.confirm("Apply these changes?", abort=True)
+    sys.exit(0 if asyncio.run(_apply(config, path)) else 1)
+
+
+async def _apply(config: Config, path: Path | None) -> bool:
+    from plexus_detect import provision
+
+    specs = provision.load_specs(path or config.monitors.path)
+    async with _client(config, config.require_api_key()) as client:
+        wanted = await provision.make_plan(client, specs)
+        if wanted.empty:
+            return True
+        result = await provision.apply_plan(client, wanted, click.echo)
+    return result.ok
+
+
+# -- sandbox and demo
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
+@click.option("--port", default=8787, show_default=True, help="Port to serve on; 0 takes a free one.")
+@click.option("--db", default=":memory:", show_default=True, help="SQLite file that keeps the data.")
+@click.option(
+    "--time-scale", default=1.0, show_default=True, help="How much faster the platform's clocks run."
+)
+@click.option("--slack-webhook", help="Where Slack messages are sent; they can also be read at /slack.")
+def sandbox(host: str, port: int, db: str, time_scale: float, slack_webhook: str | None) -> None:
+    """Serve the embedded stand-in for the platform (extra: sandbox)."""
+    with _extra("sandbox"):
+        from plexus_detect.sandbox import Sandbox, Settings
+    if not time_scale > 0:
+        raise ConfigError(f"--time-scale: {time_scale} is not greater than 0; 1 is the platform's own pace")
+    settings = Settings(host=host, port=port, path=db, time_scale=time_scale, slack_webhook=slack_webhook)
+    try:
+        Sandbox(settings).serve_forever(lambda box: click.echo(box.banner()))
+    except OSError as error:
+        raise ConfigError(
+            f"sandbox: cannot serve on {host}:{port}: {error.strerror}; choose another --port"
+        ) from error
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@click.option("--keep", is_flag=True, help="Keep running after the summary, until Ctrl-C.")
+@click.option("--no-color", is_flag=True, help="No colours (also: the environment variable NO_COLOR).")
+def demo(*, as_json: bool, keep: bool, no_color: bool) -> None:
+    """See the whole job at work on the embedded platform: a fault, an alert, a recovery (extra: sandbox)."""
+    with _extra("sandbox"):
+        from plexus_detect.demo import Options, run_demo
+    sys.exit(
+        run_demo(Options(as_json=as_json, keep=keep, color=not no_color and "NO_COLOR" not in os.environ))
+    )
+
+
+# -- score
+
+
+@cli.command()
+@click.option("--detector", default="default", show_default=True, help="Name of the detector.")
+def score(detector: str) -> None:
+    """Read CSV (ts,v0[,v1...]) on standard input, print one score a line; 1.0 is at the alert line.
+
+    Times are seconds or milliseconds since the epoch, told apart as the platform does (below 1e12: seconds).
+    A row that cannot be scored yet gets "nan". Several columns give the largest of their scores.
+    """
+    from plexus_detect.scoring import read_csv, score_series
+
+    t_ms, values = read_csv(sys.stdin)
+    sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
+
+
+# -- what the commands share
+
+
+def _load(config_paths: tuple[Path, ...]) -> Config:
+    """The configuration, with logging set up as it says and its warnings told."""
+    from plexus_detect.config import load_config
+    from plexus_detect.logs import event, setup_logging
+
+    config = load_config(config_paths, os.environ)
+    setup_logging(config.log.level, config.log.format)
+    for warning in config.warnings():
+        event(log, logging.WARNING, "config_warning", msg=warning)
+    return config
+
+
+def _client(config: Config, key: str) -> Client:
+    from plexus_detect.client import Client, Endpoints
+
+    plexus = config.plexus
+    endpoints = Endpoints(app=plexus.endpoint, gateway=plexus.gateway_url, api=plexus.api_url)
+    return Client(endpoints, key, timeout_s=plexus.timeout_ms / 1000)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say which extra to install when an import fails for want of it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"this command needs the extra '{name}' ({error.name} is not installed); "
+            f"run: pip install 'plexus-detect[{name}]'"
+        ) from error
+
+
+def main() -> None:
+    """Run the command line and end the process with the documented exit code."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PlexusDetectError as error:
+        click.echo(f"plexus-detect: {_without_keys(str(error))}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _without_keys(text: str) -> str:
+    from plexus_detect.logs import redact
+
+    return redact(text)

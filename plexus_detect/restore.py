@@ -1,0 +1,58 @@
+"""From the state file to running state: the newest snapshot that fits, and a replay of what came after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from plexus_detect import clock
+from plexus_detect.logs import event
+from plexus_detect.running import Running
+from plexus_detect.series import I64
+from plexus_detect.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def load_running(store: Store, make: Callable[[], Running]) -> Running:
+    """The state that ``store`` holds, with the same bits as the run that wrote it had.
+
+    A snapshot under other settings does not fit: then every series is cold and warms up from the
+    platform's history, and nothing that was posted before is posted again.
+    """
+    rows, covered = store.series(), store.covered_ms()
+    for snapshot in store.snapshots():
+        running = make()
+        if snapshot.fingerprint != running.fingerprint():
+            break
+        try:
+            running.restore(rows, snapshot.columns, covered)
+        except ValueError as error:
+            event(log, logging.WARNING, "state_does_not_fit", err=str(error))
+            break
+        replayed = 0
+        for now_ms, points in store.journal(snapshot.journal_id):
+            running.replay(points, now_ms)
+            replayed += len(points)
+        event(log, logging.INFO, "state_loaded", series=running.series_count(), replayed=replayed)
+        return running
+    running = make()
+    if rows:
+        running.restore(rows, None, covered)
+        running.chill(_last_ms(store, len(rows)))
+        event(log, logging.WARNING, "warming_anew", reason="no snapshot fits the settings")
+    store.save_snapshot(clock.now_ms(), running.fingerprint(), running.dump())
+    return running
+
+
+def _last_ms(store: Store, n: int) -> I64:
+    """The newest sample of each series that was ever taken, whatever the settings were."""
+    last = np.full(n, -1, np.int64)
+    for snapshot in store.snapshots():
+        held = snapshot.columns["cursors.last_ms"][:n]
+        last[: len(held)] = np.maximum(last[: len(held)], held)
+    for _now_ms, points in store.journal(0):
+        np.maximum.at(last, points.series, points.t_ms)
+    return last

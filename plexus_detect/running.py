@@ -1,0 +1,130 @@
+"""Everything a worker knows at run time, as one value that can be saved, loaded and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from plexus_detect import cursor, evaluate, queries
+from plexus_detect.cursor import Advance, Cursors, PollParams, Query
+from plexus_detect.evaluate import Evaluation, Policy, State
+from plexus_detect.series import I64, Points, SeriesKey, SeriesTable
+
+Columns = Mapping[str, npt.NDArray[np.generic]]
+RuleFor = Callable[[str, str], int | None]
+
+
+class Running:
+    """The series table, the cursors and the state of the detectors, kept in step with each other.
+
+    ``rule_for(source, metric)`` gives the index of the rule that scores a series, or None.
+    """
+
+    def __init__(self, policy: Policy, poll: PollParams, rule_for: RuleFor) -> None:
+        self.policy = policy
+        self.poll = poll
+        self.rule_for = rule_for
+        self.table = SeriesTable()
+        self.cursors = Cursors()
+        self.state = State(self.table, policy)
+        self.known = 0
+
+    def fingerprint(self) -> str:
+        """What a snapshot must agree with to be loaded."""
+        return " | ".join(rule.fingerprint() for rule in self.policy.rules)
+
+    def admit_new(self, emit_from_ms: int) -> list[tuple[int, SeriesKey, int | None]]:
+        """Give every series that the table learned since the last call its cursor and its rule.
+
+        Returns the new rows to store: (index, key, first time to post; None if it is not scored).
+        """
+        rows: list[tuple[int, SeriesKey, int | None]] = []
+        while self.known < len(self.table):
+            rows.append(self._admit(self.known, emit_from_ms))
+            self.known += 1
+        return rows
+
+    def _admit(self, series: int, emit_from_ms: int) -> tuple[int, SeriesKey, int | None]:
+        if series >= len(self.cursors):
+            self.cursors.grow(max(64, 2 * len(self.cursors), series + 1))
+        key = self.table.keys[series]
+        rule = self.rule_for(*key)
+        if rule is None:
+            return series, key, None
+        self.cursors.selected[series] = True
+        self.state.admit(series, rule, emit_from_ms)
+        return series, key, emit_from_ms
+
+    def queries(self, now_ms: int) -> list[Query]:
+        """The requests that bring every selected series up to ``now_ms``."""
+        return queries.next_queries(self.cursors, self.table.keys, now_ms, self.poll)
+
+    def take(self, answers: Sequence[tuple[Query, Points, int]], now_ms: int) -> tuple[Advance, Evaluation]:
+        """Take whole answers (query, rows, server's time): move the cursors, evaluate what is new, together."""
+        moved = [
+            cursor.advance(self.cursors, query, rows, to_ms, self.poll) for query, rows, to_ms in answers
+        ]
+        total = Advance(
+            Points.concat([m.points for m in moved]),
+            *(sum(counts) for counts in zip(*((m[1:]) for m in moved), strict=True)),
+        )
+        return total, evaluate.evaluate(self.state, total.points, now_ms)
+
+    def series_count(self) -> int:
+        """How many series are scored."""
+        return int(self.cursors.selected.sum())
+
+    # -- saving and loading
+
+    def dump(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Everything as named columns, for a snapshot."""
+        n = len(self.table)
+        columns = {f"cursors.{k}": v if k == "seen" else v[:n] for k, v in self.cursors.dump().items()}
+        return columns | {f"state.{k}": v for k, v in evaluate.dump(self.state).items()}
+
+    def restore(
+        self, rows: Sequence[tuple[int, SeriesKey, int | None]], columns: Columns | None, covered_ms: I64
+    ) -> None:
+        """Take over stored series and, when ``columns`` is given and the rules still fit, a snapshot.
+
+        Raises ValueError when the snapshot belongs to other rules: then the series warm up anew.
+        """
+        for _index, key, _emit_from in rows:
+            self.table.add(*key)
+        self.cursors.grow(len(self.table))
+        if columns is not None:
+            self._load(columns)
+        for index, key, emit_from in rows:
+            rule = self.rule_for(*key)
+            was = int(self.state.rule_of[index]) if index < len(self.state.rule_of) else -1
+            if was >= 0 and rule is not None and rule != was:
+                raise ValueError(f"{key.source}/{key.metric} is under another rule now")
+            self.cursors.selected[index] = rule is not None
+            if was < 0 and rule is not None:
+                self.state.admit(index, rule, emit_from or 0)
+        self.known = len(self.table)
+        n = min(len(covered_ms), len(self.cursors))
+        self.cursors.covered_ms[:n] = np.maximum(self.cursors.covered_ms[:n], covered_ms[:n])
+
+    def _load(self, columns: Columns) -> None:
+        parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {"cursors": {}, "state": {}}
+        for name, column in columns.items():
+            room, rest = name.split(".", 1)
+            parts[room][rest] = column
+        self.cursors.load(parts["cursors"])
+        self.cursors.grow(max(len(self.table), len(self.cursors)))
+        self.state = evaluate.load(self.table, self.policy, parts["state"])
+
+    def replay(self, points: Points, now_ms: int) -> None:
+        """Step through a journalled tick again, without giving anything out."""
+        cursor.retake(self.cursors, points, self.poll)
+        evaluate.evaluate(self.state, points, now_ms)
+
+    def chill(self, last_ms: I64) -> None:
+        """Make every series cold, to be warmed from the platform, and post nothing that was posted before."""
+        self.cursors.covered_ms[:] = -1
+        for series in np.flatnonzero(self.cursors.selected).tolist():
+            if series < len(last_ms) and last_ms[series] >= 0:
+                self.state.emit_from_ms[series] = last_ms[series] + 1
