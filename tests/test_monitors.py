@@ -1,0 +1,382 @@
+"""Documents of monitors, their spread over sources, and the plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plexus_detect import monitors
+from plexus_detect.errors import ConfigError, ContractError
+from plexus_detect.monitors import KnownSources, MonitorSpec, Plan
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = json.loads((ROOT / "monitors/monitor.schema.json").read_text())
+SLACK = "e233e2c1-a252-48fd-acea-7f1ccedb2bce"
+MAIL = "ab826bff-882f-415a-92ce-ba350eb6d808"
+DEV_1 = "6eb5572a-35ce-44f3-96aa-7e2080b04ee7"
+KNOWN = KnownSources(
+    slug_of={"dev-1": "dev-1", DEV_1: "dev-1", "dev-2": "dev-2", "dev-3": "dev-3", "pg-1": "pg-1"},
+    devices=("dev-1", "dev-2", "dev-3"),
+)
+HOT = {"source_id": "dev-1", "metric": "t.zscore", "threshold": {"max": 3}}
+
+
+def specs(*documents: dict[str, Any]) -> tuple[MonitorSpec, ...]:
+    return monitors.parse(json.dumps(documents), "m.json")
+
+
+def row(slug: str = "dev-1", metric: str = "t.zscore", **parts: dict[str, Any]) -> dict[str, Any]:
+    empty = {"threshold": None, "event": None, "offline": None}
+    return {"source_id": DEV_1, "source_slug": slug, "metric": metric} | empty | parts
+
+
+def threshold(**given: Any) -> dict[str, Any]:
+    usual = {"id": "5e73", "min": None, "max": 3, "severity": "warning", "message": None}
+    return usual | {"notification_target_ids": None} | given
+
+
+def event(**given: Any) -> dict[str, Any]:
+    usual = {"id": "6c2a", "severity": "info", "message": None, "enabled": True, "delivery": None}
+    return usual | {"visualization": None, "notification_target_ids": None} | given
+
+
+def offline(id_: str = "fd10", **given: Any) -> dict[str, Any]:
+    usual = {"id": id_, "timeout_seconds": 300, "severity": "warning", "enabled": True}
+    return usual | {"notification_target_ids": None} | given
+
+
+def planned(documents: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Plan:
+    existing = monitors.existing_from(rows)
+    return monitors.plan(monitors.expand(specs(*documents), KNOWN, {}, existing), existing)
+
+
+# ---- documents -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"source_id": ', "m.json:1: not valid JSON: Expecting value"),
+        ('{"source_id": "a",\n "offline": NaN}', "m.json: not valid JSON: NaN is not a JSON number"),
+        ('{"source_id": "a", "source_id": "b"}', "the key 'source_id' stands twice in one object"),
+        ("3", "m.json: a monitor must be an object, not 3"),
+        ("[[]]", "m.json#/0: a monitor must be an object, not []"),
+        ('{"treshold": {"max": 3}}', "m.json: /treshold: unknown key; did you mean 'threshold'?"),
+        ('{"zzz": 1}', "m.json: /zzz: unknown key; known are $schema, source_id, metric, threshold"),
+        ('[{"threshold": {"maxx": 3}}]', "m.json: /0/threshold/maxx: unknown key; did you mean 'max'?"),
+        ('{"threshold": {"max": "3"}}', '/threshold/max: must be a finite number or null, not "3"'),
+        ('{"threshold": {"max": true}}', "/threshold/max: must be a finite number or null, not true"),
+        ('{"threshold": {"max": 1e999}}', "/threshold/max: must be a finite number or null, not Infinity"),
+        (
+            '{"threshold": {"severity": "Warn"}}',
+            "must be one of info, warning, critical, not \"Warn\"; did you mean 'warning'?",
+        ),
+        ('{"threshold": 3}', "m.json: /threshold: must be an object, not 3"),
+        ('{"offline": {"timeout_seconds": 0}}', "must be a whole number of seconds above 0, not 0"),
+        ('{"event": {"delivery": "per-row"}}', 'must be one of digest, per_row, not "per-row"; did you mean'),
+        ('{"source_id": "dev-[1"}', "/source_id: must be a source's slug, its id or a glob"),
+        ('{"source_id": ""}', "/source_id: must be a source's slug, its id or a glob"),
+        ('{"metric": "t", "threshold": {}}', "m.json: source_id is missing"),
+        ('{"source_id": "a", "metric": "t", "event": null}', "at least one of threshold, event and offline"),
+        ('[{"source_id": "a", "threshold": {"max": 3}}]', "m.json#/0: metric is missing"),
+        (
+            '{"notification_targets": ["slack"]}',
+            "/notification_targets: must be null or a list of integration ids",
+        ),
+        (
+            '{"notification_targets": []}',
+            "must be null or a list of integration ids (UUIDs), at least one, not []",
+        ),
+        ("[" * 100_000, "m.json: not valid JSON"),
+    ],
+)
+def test_bad_documents(text: str, sentence: str) -> None:
+    """A bad document is one sentence with file, place, what is wrong and a near match."""
+    with pytest.raises(ConfigError) as caught:
+        monitors.parse(text, "m.json")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_documents_of_api_bodies() -> None:
+    """An object and a list are read alike, and $schema belongs to editors only."""
+    (alone,) = monitors.parse(json.dumps(HOT | {"$schema": "./monitor.schema.json"}), "m.json")
+    (listed,) = monitors.parse(json.dumps([HOT]), "m.json")
+    assert (alone.source, alone.metric, alone.parts) == (listed.source, listed.metric, listed.parts)
+    assert (alone.origin, listed.origin) == ("m.json", "m.json#/0")
+
+
+_bad_or_good = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 400),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        ["info", "warning", "critical", "digest", "per_row", "x", "", "dev-*", "dev-[1]", "[", SLACK]
+    ),
+    st.lists(st.sampled_from([SLACK, MAIL, "slack", 3]), max_size=2),
+)
+
+
+def _object(*keys: str) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(st.sampled_from(keys), _bad_or_good, max_size=3)
+
+
+_document = st.fixed_dictionaries(
+    {},
+    optional={
+        "$schema": _bad_or_good,
+        "source_id": st.one_of(st.just("dev-*"), _bad_or_good),
+        "metric": st.one_of(st.just("t.zscore"), _bad_or_good),
+        "threshold": st.one_of(_object("min", "max", "severity", "message", "maxx"), _bad_or_good),
+        "event": st.one_of(
+            _object("severity", "message", "enabled", "delivery", "filters", "y"), _bad_or_good
+        ),
+        "offline": st.one_of(_object("timeout_seconds", "severity", "message", "enabled"), _bad_or_good),
+        "notification_targets": _bad_or_good,
+        "name": _bad_or_good,
+    },
+)
+_valid = jsonschema.Draft202012Validator(SCHEMA).is_valid
+
+
+@settings(max_examples=400, deadline=None)
+@given(document=st.one_of(_document, st.lists(_document, max_size=2)))
+def test_schema_agrees_with_the_loader(document: Any) -> None:
+    """What the schema shows an editor as valid is exactly what the loader takes."""
+    try:
+        monitors.parse(json.dumps(document), "m.json")
+        loads = True
+    except ConfigError:
+        loads = False
+    assert _valid(document) == loads
+
+
+def test_default_set_is_valid() -> None:
+    """The monitors of this repository watch our scores at 3, and their schema accepts them."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    files = [f for f in (ROOT / "monitors").glob("*.json") if f.name != "monitor.schema.json"]
+    found = {}
+    for file in files:
+        assert _valid(json.loads(file.read_text()))
+        (spec,) = monitors.parse(file.read_text(), file.name)
+        found[spec.metric] = (spec.source, spec.parts["threshold"]["max"])
+    assert found == dict.fromkeys(
+        ("temperature.zscore", "humidity.zscore", "temperature.fleet_zscore"), ("*", 3)
+    )
+
+
+# ---- expansion -------------------------------------------------------------------------------------------
+
+
+def reached(document: dict[str, Any], metrics: dict[str, tuple[str, ...]]) -> list[str]:
+    return [w.key[0] for w in monitors.expand(specs(document), KNOWN, metrics).wanted]
+
+
+def test_glob_reaches_devices_with_the_metric() -> None:
+    """A score's monitor reaches devices that send the scored metric, and devices that we know nothing of."""
+    metrics = {"dev-1": ("t",), "dev-2": ("humidity", "t.zscore_raw")}
+    assert reached(HOT | {"source_id": "*"}, metrics) == ["dev-1", "dev-3"]
+    assert reached(HOT | {"source_id": "*"}, {}) == ["dev-1", "dev-2", "dev-3"]
+    assert reached(HOT | {"source_id": "dev-[!1]"}, {}) == ["dev-2", "dev-3"]
+    assert reached(HOT | {"source_id": "*", "metric": "t"}, metrics) == ["dev-1", "dev-2", "dev-3"]
+
+
+def test_monitored_device_stays_reached() -> None:
+    """A device that has the monitor keeps being compared while it does not send the metric."""
+    existing = monitors.existing_from([row("dev-2", threshold=threshold(max=5))])
+    expansion = monitors.expand(specs(HOT | {"source_id": "*"}), KNOWN, {"dev-2": ("humidity",)}, existing)
+    assert [w.key[0] for w in expansion.wanted] == ["dev-1", "dev-2", "dev-3"]
+
+
+def test_literal_sources() -> None:
+    """A source is named by slug or id, device or connection, whatever metrics it sends."""
+    metrics = {"dev-1": ("humidity",), "pg-1": ("x",)}
+    assert reached(HOT, metrics) == reached(HOT | {"source_id": DEV_1}, metrics) == ["dev-1"]
+    assert reached(HOT | {"source_id": "pg-1"}, metrics) == ["pg-1"]
+
+
+def test_unknown_source_is_a_problem_and_an_idle_glob_is_not() -> None:
+    """An unknown name needs a person and says the nearest one; a glob may wait for its devices."""
+    expansion = monitors.expand(specs(HOT | {"source_id": "Dev-1"}, HOT | {"source_id": "esp*"}), KNOWN, {})
+    (problem,) = expansion.problems
+    assert problem.sentence == (
+        "m.json#/0: source 'Dev-1' is unknown to the platform; it appears once it has sent a point, "
+        "or create it; did you mean 'dev-1'?"
+    )
+    assert expansion.notes == ("m.json#/1: no device matches 'esp*' for now",)
+    assert expansion.wanted == ()
+
+
+@pytest.mark.parametrize("source", ["dev-1", DEV_1, "dev-*"])
+def test_two_claims_on_one_pair(source: str) -> None:
+    """Two documents on the same source and metric are refused, both named, however they name the source."""
+    with pytest.raises(ConfigError, match=r"m\.json#/1: metric 't\.zscore' of source 'dev-1' .*m\.json#/0"):
+        monitors.expand(specs(HOT, HOT | {"source_id": source}), KNOWN, {})
+
+
+def test_two_claims_on_one_offline_monitor() -> None:
+    """Two documents on one source's offline monitor are refused as well."""
+    with pytest.raises(ConfigError, match="the offline monitor of source 'dev-1' is already claimed"):
+        monitors.expand(specs(HOT | {"offline": {}}, {"source_id": "*", "offline": {}}), KNOWN, {})
+
+
+@pytest.mark.parametrize(
+    ("metric", "base"),
+    [("t.zscore", "t"), ("t.fleet_zscore_raw", "t"), ("a.b.zscore", "a.b"), ("t", None), (".zscore", None)],
+)
+def test_scored_metric(metric: str, base: str | None) -> None:
+    """The metric behind one of our names is found by its suffix."""
+    assert monitors.scored_metric(metric) == base
+
+
+# ---- comparison ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        (HOT, [row(threshold=threshold())]),
+        (HOT | {"threshold": {"max": 3.0, "min": None, "severity": "warning"}}, [row(threshold=threshold())]),
+        (HOT | {"threshold": {"max": 3, "message": ""}}, [row(threshold=threshold())]),
+        (
+            HOT | {"threshold": {"max": 123456789012345678}},
+            [row(threshold=threshold(max=123456789012345680))],
+        ),
+        (HOT, [row(threshold=threshold(notification_target_ids=[SLACK]))]),
+        (
+            HOT | {"notification_targets": [SLACK.upper(), MAIL]},
+            [row(threshold=threshold(notification_target_ids=[MAIL, SLACK]))],
+        ),
+        ({"source_id": "dev-1", "metric": "x", "event": {}}, [row(metric="x", event=event())]),
+        ({"source_id": "dev-1", "offline": {"message": "thrown away"}}, [row(metric="", offline=offline())]),
+        (
+            {"source_id": "dev-1", "offline": {}},
+            [row(metric="", offline=offline("a", timeout_seconds=60)), row(metric="", offline=offline("b"))],
+        ),
+    ],
+)
+def test_equal_after_the_platforms_defaults(document: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """What the platform would make of a document is what it has: nothing is sent."""
+    plan = planned([document], rows)
+    assert plan.empty, monitors.render(plan)
+    assert plan.keep == 1
+
+
+def test_threshold_change_sets_every_field() -> None:
+    """A threshold is replaced whole, so both bounds are sent, and the plan names each field that changes."""
+    (change,) = planned([HOT], [row(threshold=threshold(max=5, min=-5, message="tuned"))]).changes
+    assert (change.action, change.method) == ("change", "POST")
+    assert change.fields == (("min", -5.0, None), ("max", 5.0, 3.0), ("message", "tuned", None))
+    body = {"min": None, "max": 3.0, "severity": "warning", "message": None}
+    assert change.body == {"source_id": "dev-1", "metric": "t.zscore", "threshold": body}
+
+
+def test_only_the_part_that_differs_is_sent() -> None:
+    """An event monitor that is as wanted is not posted again beside its changed threshold."""
+    document = HOT | {"event": {"severity": "critical"}}
+    plan = planned([document], [row(threshold=threshold(max=9), event=event(severity="critical"))])
+    (change,) = plan.changes
+    assert "event" not in change.body
+    assert plan.keep == 1
+
+
+def test_targets_alone_are_patched() -> None:
+    """When only notification targets differ, only they are sent."""
+    (change,) = planned([HOT | {"notification_targets": [SLACK]}], [row(threshold=threshold())]).changes
+    assert (change.method, change.body) == (
+        "PATCH",
+        {"source_id": "dev-1", "metric": "t.zscore", "notification_targets": [SLACK]},
+    )
+    back = row(threshold=threshold(notification_target_ids=[SLACK]))
+    (change,) = planned([HOT | {"notification_targets": None}], [back]).changes
+    assert change.body["notification_targets"] is None
+
+
+def test_targets_travel_with_a_post() -> None:
+    """A new or changed monitor is posted together with the targets a document gives."""
+    for rows in ([], [row(threshold=threshold(max=9))]):
+        (change,) = planned([HOT | {"notification_targets": [SLACK]}], rows).changes
+        assert (change.method, change.body["notification_targets"]) == ("POST", [SLACK])
+
+
+def test_offline_targets_are_patched_by_id() -> None:
+    """An offline monitor that suits is addressed by its own id when its targets differ."""
+    rows = [row(metric="", offline=offline("a", severity="info")), row(metric="", offline=offline("b"))]
+    (change,) = planned([{"source_id": "dev-1", "offline": {}, "notification_targets": [MAIL]}], rows).changes
+    assert change.body == {"offline_id": "b", "notification_targets": [MAIL]}
+
+
+@pytest.mark.parametrize(
+    ("have", "said"),
+    [
+        ({"timeout_seconds": 60}, "timeout_seconds 60 where 300 is wanted"),
+        ({"enabled": False}, "enabled false where true is wanted"),
+    ],
+)
+def test_offline_conflict(have: dict[str, Any], said: str) -> None:
+    """An offline monitor with other settings needs a person: a post would add a second one."""
+    plan = planned([{"source_id": "dev-1", "offline": {}}], [row(metric="", offline=offline(**have))])
+    assert plan.changes == ()
+    assert not plan.empty
+    (problem,) = plan.problems
+    assert problem.kind == "conflict"
+    assert said in problem.sentence
+
+
+def test_foreign_monitors_are_counted_and_untouched() -> None:
+    """Monitors that no document wants are left alone and counted, also beside a wanted one."""
+    rows = [row(threshold=threshold(), event=event()), row(metric="other", threshold=threshold())]
+    plan = planned([HOT], [*rows, row("dev-2", metric="", offline=offline())])
+    assert plan.empty
+    assert plan.foreign == 3
+
+
+def test_partial_rows_are_refused() -> None:
+    """A row of another shape is named rather than guessed at."""
+    for bad in (
+        row(threshold=threshold(max="high")),
+        row(threshold=[3]),
+        row(threshold=threshold()) | {"metric": 3},
+    ):
+        with pytest.raises(ContractError, match="GET /api/monitors"):
+            monitors.existing_from([bad])
+
+
+def test_render() -> None:
+    """A plan reads as lines with a sign each and ends with a sum."""
+    plan = planned(
+        [
+            {"source_id": "dev-*", "metric": "t.zscore", "threshold": {"max": 3, "message": "off its past"}},
+            {"source_id": "dev-1", "offline": {}},
+            {"source_id": "dev-2", "offline": {}},
+            {"source_id": "nope", "offline": {}},
+            {"source_id": "esp*", "offline": {}},
+        ],
+        [
+            row("dev-2", threshold=threshold(max=4.5, message="off its past")),
+            row("dev-3", threshold=threshold(message="off its past")),
+            row("dev-1", metric="", offline=offline(timeout_seconds=60)),
+            row("dev-2", metric="", offline=offline("a")),
+            row("dev-2", metric="", offline=offline("b")),
+            row("dev-2", metric="own", event=event()),
+        ],
+    )
+    assert monitors.render(plan) == [
+        '+ create threshold dev-1 t.zscore: max 3, severity "warning", message "off its past"',
+        "~ change threshold dev-2 t.zscore",
+        "    max: 4.5 -> 3",
+        f"! unknown source: {plan.problems[0].sentence}",
+        f"! conflict: {plan.problems[1].sentence}",
+        "  note: m.json#/4: no device matches 'esp*' for now",
+        "  note: dev-2 has 2 offline monitors, and each of them notifies",
+        "= keep 2 as they are",
+        "  not ours: 1, left alone",
+        "plan: 1 to create, 1 to change, 2 to keep, 2 for a person",
+    ]
