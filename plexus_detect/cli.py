@@ -79,15 +79,17 @@ async def _run(config: Config, key: str, store: Store, *, once: bool) -> int:
         if not await _unless_stopped(opening, stop):
             return caught[0]
         worker = opening.result()
-        if once:
-            report = await worker.once()
-            return TransientError.exit_code if report.failed else 0
-        await worker.run(stop)
-    return caught[0]
+        if not once:
+            await worker.run(stop)
+            return caught[0]
+        report = await worker.once(stop)
+        if caught:
+            return caught[0]
+        return TransientError.exit_code if report.failed or report.outbox else 0
 
 
 def _catch_signals(stop: asyncio.Event) -> list[int]:
-    """Set ``stop`` at the first signal, whose exit code is the list's first entry; a second Ctrl-C leaves now."""
+    """Set ``stop`` at a signal; the list then starts with its exit code. A second Ctrl-C leaves at once."""
     caught: list[int] = []
 
     def on_signal(number: int) -> None:
@@ -106,9 +108,11 @@ async def _unless_stopped(task: asyncio.Future[Any], stop: asyncio.Event) -> boo
     waiting = asyncio.ensure_future(stop.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    if not task.done():
-        task.cancel()
-    return task.done()
+    if task.done():
+        return True
+    task.cancel()
+    await asyncio.wait({task})
+    return False
 
 
 # -- monitors

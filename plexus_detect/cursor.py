@@ -18,12 +18,17 @@ import numpy.typing as npt
 from plexus_detect.series import F64, I64, Bool, Points
 from plexus_detect.stats import grown, usable
 
-# Times outside [0, 2**42) ms (years 1970 to 2109) are not samples of a device that lives today.
+# Times outside (0, 2**42) ms (years 1970 to 2109) are not samples of a device that lives today; what is
+# derived from a sample at the epoch itself could not be posted either.
 _TIME_BITS = 42
 _TIME_MAX = 1 << _TIME_BITS
 
+# A series without a sample for this long, and for SILENT_SAMPLES of its usual gaps, is silent.
+SILENT_MS = 60_000
+SILENT_SAMPLES = 10
+
 # Longest wait before a silent series that is behind the others is asked for again.
-WAIT_MS_MAX = 30_000
+WAIT_MS_MAX = 60_000
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ class Cursors:
     ``last_ms`` newest sample taken (-1: none yet); ``covered_ms`` everything visible up to here has been
     read (-1: cold); ``cadence_ms`` typical distance of samples (0: unknown); ``selected`` whether we score
     it. ``seen`` holds sorted keys (series, time) of recent samples, to tell a late point from a repeat, and
-    ``floor_ms`` says how far back that memory reaches. A series that is behind and silent is asked for
-    again at ``ask_ms``, after a wait that grows.
+    ``floor_ms`` says how far back that memory reaches. ``heard_ms`` is the server's time of the last answer
+    with a new sample; a series that is behind and silent is asked for again at ``ask_ms``.
     """
 
     last_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -85,7 +90,7 @@ class Cursors:
     floor_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     cadence_ms: F64 = field(default_factory=lambda: np.zeros(0))
     selected: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
-    wait_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    heard_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     ask_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     seen: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -99,7 +104,7 @@ class Cursors:
         self.floor_ms = grown(self.floor_ms, n, 0)  # type: ignore[assignment]
         self.cadence_ms = grown(self.cadence_ms, n, 0)  # type: ignore[assignment]
         self.selected = grown(self.selected, n, 0)  # type: ignore[assignment]
-        self.wait_ms = grown(self.wait_ms, n, 0)  # type: ignore[assignment]
+        self.heard_ms = grown(self.heard_ms, n, 0)  # type: ignore[assignment]
         self.ask_ms = grown(self.ask_ms, n, 0)  # type: ignore[assignment]
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -112,7 +117,7 @@ class Cursors:
         for name, column in columns.items():
             setattr(self, name, column.copy())
         self.selected = np.zeros(len(self.last_ms), np.bool_)
-        self.wait_ms = np.zeros(len(self.last_ms), np.int64)
+        self.heard_ms = np.zeros(len(self.last_ms), np.int64)
         self.ask_ms = np.zeros(len(self.last_ms), np.int64)
 
 
@@ -121,25 +126,27 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
 
     ``rows`` is the whole answer (all pages), in any order; ``to_ms`` the server's time of the answer.
     An answer without rows moves nothing: it may be the platform's way of failing. Rows of series that
-    the query does not cover are left for the query that does.
+    the query does not cover are left for the query that does, and rows from after the server's own time
+    until then: one sample from a wrong year must not make all that follow it late.
     """
     asked = query.series
     settled_ms = to_ms - params.settle_ms
-    if params.settle_ms:
+    if len(rows) and rows.t_ms.max() > settled_ms:
         rows = rows.take(rows.t_ms <= settled_ms)
     if len(rows) == 0:
-        cursors.wait_ms[asked] = np.clip(2 * cursors.wait_ms[asked], 1_000, WAIT_MS_MAX)
-        cursors.ask_ms[asked] = to_ms + cursors.wait_ms[asked]
+        _wait(cursors, asked, to_ms)
         return Advance(Points.empty())
-    cursors.wait_ms[asked] = cursors.ask_ms[asked] = 0
-    sane = usable(rows.value) & (rows.t_ms >= 0) & (rows.t_ms < _TIME_MAX)
+    sane = usable(rows.value) & (rows.t_ms > 0) & (rows.t_ms < _TIME_MAX)
     covers = np.zeros(len(cursors), np.bool_)
     covers[asked] = True
     mine = covers[rows.series] & cursors.selected[rows.series]
+    # Rows of a silent series in an answer that is not about it: it is back, so ask for it at once.
+    back = rows.series[~mine]
+    cursors.ask_ms[back] = 0
     unusable = int(np.sum(mine & ~sane))
     foreign = int(np.sum(~mine))
-    points, repeats = _distinct(rows.take(mine & sane))
-    key = (points.series << _TIME_BITS) | points.t_ms
+    points, key = _distinct(rows if (mine & sane).all() else rows.take(mine & sane))
+    repeats = len(rows) - unusable - foreign - len(points)
     last = cursors.last_ms[points.series]
     forgotten = points.t_ms < cursors.floor_ms[points.series]
     known = _among(key, cursors.seen) | forgotten
@@ -147,7 +154,7 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
     late = ~known & (points.t_ms < last)
     too_late = late & (points.t_ms < last - params.overlap_ms)
     fresh = ~known & ~too_late
-    held = _behind_a_hole(cursors, query, points, fresh & ~late, params)
+    held = _behind_a_hole(cursors, query, points, fresh & ~late, to_ms, params)
     taken = fresh & ~held
     cursors.seen = np.sort(np.concatenate([cursors.seen, key[taken | too_late]]), kind="stable")
     out = Points(points.series, points.t_ms, points.value, late).take(taken)
@@ -156,16 +163,18 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
     return Advance(out, repeats, int(too_late.sum()), unusable, foreign, int(held.sum()))
 
 
-def _distinct(rows: Points) -> tuple[Points, int]:
-    """One point for each (series, time), in that order; ties on a millisecond have no order on the
-    platform, so the smallest value is kept: a choice that does not depend on it."""
-    order = np.lexsort((rows.value, rows.t_ms, rows.series))
-    rows = rows.take(order)
-    if len(rows) == 0:
-        return rows, 0
-    first = np.ones(len(rows), np.bool_)
-    first[1:] = (rows.series[1:] != rows.series[:-1]) | (rows.t_ms[1:] != rows.t_ms[:-1])
-    return rows.take(first), int(np.sum(~first))
+def _distinct(rows: Points) -> tuple[Points, I64]:
+    """One point for each (series, time), in that order, and its key; ties on a millisecond have no order on
+    the platform, so the smallest value is kept: a choice that does not depend on it."""
+    key = (rows.series << _TIME_BITS) | rows.t_ms
+    order = np.argsort(key)
+    key, value = key[order], rows.value[order]
+    first = np.ones(len(key), np.bool_)
+    np.not_equal(key[1:], key[:-1], out=first[1:])
+    if not first.all():
+        starts = np.flatnonzero(first)
+        key, value = key[starts], np.minimum.reduceat(value, starts)
+    return Points(key >> _TIME_BITS, key & (_TIME_MAX - 1), value), key
 
 
 def _among(key: I64, sorted_keys: I64) -> Bool:
@@ -176,16 +185,20 @@ def _among(key: I64, sorted_keys: I64) -> Bool:
     return found
 
 
-def _behind_a_hole(cursors: Cursors, query: Query, points: Points, new: Bool, params: PollParams) -> Bool:
+def _behind_a_hole(
+    cursors: Cursors, query: Query, points: Points, new: Bool, to_ms: int, params: PollParams
+) -> Bool:
     """Points of series that were silent for unusually long and whose silence this query did not read.
 
     A device that was offline sends its buffer when it is back: what it measured meanwhile may be visible
     by now, before the query's start. Those points wait for a query that starts at the series' last sample.
+    When the silence began longer ago than any query reaches back, there is none to wait for.
     """
     last = cursors.last_ms[points.series]
     cadence = cursors.cadence_ms[points.series]
     silence = np.maximum(np.maximum(10 * cadence, 3 * params.overlap_ms), 30_000)
-    hole = new & (last >= 0) & (cadence > 0) & (points.t_ms - last > silence) & (query.from_ms > last)
+    readable = last >= max(0, to_ms - params.catchup_ms_max - params.overlap_ms)
+    hole = new & readable & (cadence > 0) & (points.t_ms - last > silence) & (query.from_ms > last)
     starts = np.zeros(len(cursors), np.bool_)
     starts[points.series[hole & _first_new(points.series, new)]] = True
     return new & starts[points.series]
@@ -203,12 +216,42 @@ def _first_new(series: I64, new: Bool) -> Bool:
 
 
 def _move(cursors: Cursors, query: Query, taken: Points, held: I64, to_ms: int) -> None:
-    reached = np.maximum(cursors.covered_ms[query.series], to_ms)
-    cursors.covered_ms[query.series] = reached
     if len(taken):
         _take(cursors, taken)
+    # Only an answer up to the present can be waited on; one of the past has to bring the frontier forward.
+    reached = _expected_from(cursors, query.series, to_ms) if query.to_ms is None else to_ms
+    cursors.covered_ms[query.series] = np.maximum(cursors.covered_ms[query.series], reached)
     held = np.unique(held)
     cursors.covered_ms[held] = cursors.last_ms[held]
+    heard = np.zeros(len(cursors), np.bool_)
+    heard[taken.series] = True
+    heard[held] = True
+    behind = ~heard[query.series] & (cursors.covered_ms[query.series] < to_ms)
+    cursors.heard_ms[heard] = to_ms
+    cursors.ask_ms[query.series[~behind]] = 0
+    _wait(cursors, query.series[behind], to_ms)
+
+
+def _wait(cursors: Cursors, series: I64, to_ms: int) -> None:
+    """Ask for silent series every time for SILENT_MS, then ever more rarely; it matters once they are behind."""
+    heard = cursors.heard_ms[series]
+    heard = cursors.heard_ms[series] = np.where(heard > 0, heard, to_ms)
+    cursors.ask_ms[series] = to_ms + np.clip((to_ms - heard - SILENT_MS) // 4, 0, WAIT_MS_MAX)
+
+
+def _expected_from(cursors: Cursors, series: I64, to_ms: int) -> I64:
+    """From when on samples of each series may still come, as of ``to_ms``.
+
+    The next sample is due about a cadence after the last one, and is visible later than that: devices send
+    in batches, and their clocks run behind. So a series waits there for SILENT_MS; and for as long as it
+    takes when it is silent for many times its cadence: a device that is offline sends its buffer when it is
+    back, and one whose clock is minutes slow never catches up. One that is merely slow waits for nothing.
+    """
+    last, cadence = cursors.last_ms[series], cursors.cadence_ms[series]
+    due = last + (cadence / 2).astype(np.int64)
+    silence = to_ms - last
+    waits = (silence <= SILENT_MS) | ((cadence > 0) & (silence > SILENT_SAMPLES * cadence))
+    return np.where((last >= 0) & waits, np.minimum(due, to_ms), to_ms)
 
 
 def _take(cursors: Cursors, taken: Points) -> None:

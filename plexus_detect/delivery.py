@@ -7,7 +7,7 @@ batch is posted again the derived series are read back and only what is missing 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,11 @@ import numpy as np
 from plexus_detect import clock, outbox, wire
 from plexus_detect.client import Client
 from plexus_detect.cursor import PollParams, Query
-from plexus_detect.errors import PlexusDetectError, RejectedError, TransientError
+from plexus_detect.errors import ApiError, AuthError, ContractError, RejectedError, TransientError
 from plexus_detect.logs import event
 from plexus_detect.reader import Reader
 from plexus_detect.report import DeliveryReport
-from plexus_detect.series import Derived, Points, SeriesKey, SeriesTable
+from plexus_detect.series import Bool, Derived, Points, SeriesKey, SeriesTable
 from plexus_detect.store import Parcel, Store
 
 log = logging.getLogger(__name__)
@@ -27,119 +27,154 @@ log = logging.getLogger(__name__)
 # Rows of one page when reading back.
 ROWS_MAX = 100_000
 
+# A key that worked and is refused now may be a key server in trouble; this long it is worth waiting.
+AUTH_PATIENCE_MS = 300_000
+
+
+class Patience:
+    """Bears with a key that is refused, for at most ``span_ms`` without a break."""
+
+    def __init__(self, span_ms: int = AUTH_PATIENCE_MS) -> None:
+        self._span_s = span_ms / 1000
+        self._since_s: float | None = None
+
+    def bear(self, error: AuthError) -> None:
+        """Note a refusal; raises it when it has lasted too long."""
+        now_s = clock.monotonic_s()
+        self._since_s = now_s if self._since_s is None else self._since_s
+        if now_s - self._since_s >= self._span_s:
+            raise error
+
+    def end(self) -> None:
+        """The key was accepted."""
+        self._since_s = None
+
 
 @dataclass(frozen=True)
 class DeliveryParams:
     """``age_ms_max``: older samples' scores are not posted; ``readback_ms``: how long to wait before asking
     the platform what it has stored, since that takes a moment to become visible (contract section 3);
-    ``wait_s_max``: longest pause between attempts."""
+    ``wait_s_max``: longest pause between attempts, and ``asked_wait_s_max`` when the server asks for one."""
 
     age_ms_max: int = 120_000
     readback_ms: int = 3_000
     readbacks_max: int = 3
     wait_s_max: float = 30.0
+    asked_wait_s_max: float = 300.0
 
 
 class Delivery:
-    """Takes parcels from the store and settles them."""
+    """Takes parcels from the store and settles them; ``now_ms`` is the platform's wall clock."""
 
     def __init__(
-        self, client: Client, store: Store, keys: Sequence[SeriesKey], params: DeliveryParams
+        self,
+        client: Client,
+        store: Store,
+        keys: Sequence[SeriesKey],
+        params: DeliveryParams,
+        now_ms: Callable[[], int],
     ) -> None:
         self._client = client
         self._store = store
         self._keys = keys
         self._params = params
+        self._now_ms = now_ms
         self.report = DeliveryReport()
-        self.skew_ms = 0
+        self._patience = Patience()
         self._failures = 0
-
-    def now_ms(self) -> int:
-        """The platform's wall clock, as well as we know it."""
-        return clock.now_ms() + self.skew_ms
+        self._asked_wait_s = 0.0
+        self._doubted: tuple[int, int] | None = None
 
     async def deliver_all(self) -> bool:
-        """Deliver until the outbox is empty (True) or an attempt failed (False; wait ``pause_s`` first)."""
+        """Deliver until the outbox is empty (True) or an attempt failed (False; wait ``pause_s`` first).
+
+        Raises StoreError, and AuthError when the key is refused for minutes.
+        """
         while (parcel := self._store.next_parcel()) is not None:
             try:
                 await self._deliver(parcel)
-            except PlexusDetectError as error:
-                self._failures += 1
-                self.report.errors += 1
-                event(log, logging.WARNING, "delivery_failed", err=str(error), waiting=len(parcel.derived))
+            except (ApiError, ContractError) as error:
+                self._note(error, len(parcel.derived))
                 return False
             self._failures = 0
+            self._patience.end()
         return True
+
+    def _note(self, error: ApiError | ContractError, waiting: int) -> None:
+        self._failures += 1
+        self.report.errors += 1
+        asked_s = error.retry_after_s if isinstance(error, TransientError) else None
+        self._asked_wait_s = min(asked_s or 0.0, self._params.asked_wait_s_max)
+        event(log, logging.WARNING, "delivery_failed", err=str(error), waiting=waiting)
+        if isinstance(error, AuthError):
+            self._patience.bear(error)
 
     def pause_s(self) -> float:
         """How long to wait before the next attempt; grows with every failure in a row."""
-        return float(min(self._params.wait_s_max, 0.5 * 2.0 ** min(self._failures, 10)))
+        grown_s = min(self._params.wait_s_max, 0.5 * 2.0 ** min(self._failures, 10))
+        return max(grown_s, self._asked_wait_s)
 
     async def _deliver(self, parcel: Parcel) -> None:
-        derived = self._drop_old(parcel)
-        if parcel.sent_ms is not None and len(derived):
-            derived = await self._not_stored(parcel, derived)
-        if len(derived) == 0:
-            self._store.settle(parcel.id)
-            return
-        if len(derived) < len(parcel.derived):
-            self._store.settle(parcel.id, derived)
-        await self._post(parcel.id, derived)
+        derived = parcel.derived
+        if parcel.sent_ms is not None and not self._too_old(derived).all():
+            derived = await self._not_stored(parcel, parcel.sent_ms)
+        derived = self._drop_old(parcel.id, derived)
+        if len(derived):
+            await self._post(parcel.id, derived)
 
-    def _drop_old(self, parcel: Parcel) -> Derived:
-        old = outbox.too_old(parcel.derived, self.now_ms(), self._params.age_ms_max)
+    def _too_old(self, derived: Derived) -> Bool:
+        return outbox.too_old(derived, self._now_ms(), self._params.age_ms_max)
+
+    def _drop_old(self, parcel_id: int, derived: Derived) -> Derived:
+        old = self._too_old(derived)
         if not old.any():
-            return parcel.derived
-        left = parcel.derived.take(~old)
-        self.report.expired += int(old.sum())
-        if parcel.sent_ms is None:
-            self._store.settle(parcel.id, left, {"expired": int(old.sum())})
-        event(log, logging.INFO, "scores_too_old", n=int(old.sum()), age_ms_max=self._params.age_ms_max)
+            return derived
+        expired = int(old.sum())
+        left = derived.take(~old)
+        self.report.expired += expired
+        self._store.settle(parcel_id, left, {"expired": expired})
+        event(log, logging.INFO, "scores_too_old", n=expired, age_ms_max=self._params.age_ms_max)
         return left
 
     async def _post(self, parcel_id: int, derived: Derived) -> None:
+        """Post one batch. Whatever leaves its outcome open leaves it marked, to be read back first."""
         self._store.mark_sent(parcel_id, clock.now_ms())
         try:
             answer = await self._client.ingest(outbox.body(derived, self._keys))
             accepted = wire.decode_ingest_reply(answer, len(derived))
+        except RejectedError as error:
+            self._store.settle(parcel_id, derived)
+            await self._set_aside(parcel_id, derived, error)
+            return
+        except AuthError:
+            self._store.settle(parcel_id, derived)
+            raise
         except TransientError as error:
             if not error.maybe_applied:
                 self._store.settle(parcel_id, derived)
-            else:
-                self._count_uncertain(len(derived))
-            raise
-        except RejectedError as error:
-            self._set_aside(parcel_id, derived, error)
-            return
-        except PlexusDetectError:
-            self._count_uncertain(len(derived))
             raise
         self.report.posts += 1
         self.report.posted += accepted
-        if outbox.judge(len(derived), accepted).settled:
-            self._store.settle(parcel_id, tally={"posted": accepted})
-            return
-        self._count_uncertain(len(derived) - accepted)
-        raise TransientError(
-            f"the gateway took {accepted} of {len(derived)} points; which ones will be read back"
-        )
+        if not outbox.judge(len(derived), accepted).settled:
+            raise TransientError(
+                f"the gateway took {accepted} of {len(derived)} points; which ones will be read back"
+            )
+        self._store.settle(parcel_id, tally={"posted": accepted})
 
-    def _count_uncertain(self, n: int) -> None:
-        self.report.uncertain += n
-
-    def _set_aside(self, parcel_id: int, derived: Derived, error: RejectedError) -> None:
+    async def _set_aside(self, parcel_id: int, derived: Derived, error: RejectedError) -> None:
         """Drop the point that the gateway refuses, with a log line; the rest goes again."""
         if error.index is not None and error.index < len(derived):
             bad = np.arange(len(derived)) == error.index
-        elif len(derived) == 1:
-            bad = np.ones(1, np.bool_)
         else:
-            # It does not say which: halve the batch until it is one point.
+            # It does not say which. Perhaps it refuses whatever we send, say, as the wrong address:
+            # then this raises, and no point is to blame.
+            await self._client.check_write()
             half = len(derived) // 2
-            self._store.split(
-                parcel_id, derived.take(np.arange(half)), derived.take(np.arange(half, len(derived)))
-            )
-            return
+            if half:
+                first = np.arange(len(derived)) < half
+                self._store.split(parcel_id, derived.take(first), derived.take(~first))
+                return
+            bad = np.ones(1, np.bool_)
         sources, metrics = outbox.names(derived.take(bad), self._keys)
         event(log, logging.ERROR, "score_refused", source=sources[0], metric=metrics[0], err=str(error))
         self.report.rejected += 1
@@ -147,36 +182,51 @@ class Delivery:
 
     # -- reading back
 
-    async def _not_stored(self, parcel: Parcel, derived: Derived) -> Derived:
-        """The points of a batch, posted before with an unknown outcome, that the platform does not have."""
-        wait_ms = (parcel.sent_ms or 0) + self._params.readback_ms - clock.now_ms()
+    async def _not_stored(self, parcel: Parcel, sent_ms: int) -> Derived:
+        """The points of a batch, posted before with an unknown outcome, that the platform does not have.
+
+        Raises TransientError when the platform shows no row at all: the samples themselves are stored, so
+        that is its way of failing, and believing it would post everything twice.
+        """
+        derived = parcel.derived
+        if self._doubted != (parcel.id, sent_ms):
+            self._doubted = (parcel.id, sent_ms)
+            self.report.uncertain += len(derived)
+        wait_ms = sent_ms + self._params.readback_ms - clock.now_ms()
         await clock.sleep_s(min(max(wait_ms, 0), self._params.readback_ms) / 1000)
-        gone = np.ones(len(derived), np.bool_)
-        for _attempt in range(self._params.readbacks_max):
+        for attempt in range(self._params.readbacks_max):
+            if attempt:
+                # Rows become visible within seconds, so what is missing is asked for again.
+                await clock.sleep_s(self._params.readback_ms / 1000 / self._params.readbacks_max)
             table = SeriesTable()
             stored = await self._stored(derived, table)
+            if len(stored) == 0:
+                raise TransientError("reading back what is stored of a batch brought not even its samples")
             gone = outbox.missing(derived, self._keys, stored, table)
-            # Rows become visible within seconds; and no row at all may be the platform's way of failing.
             if not gone.any():
                 break
-            await clock.sleep_s(self._params.readback_ms / 1000 / self._params.readbacks_max)
-        found = int((~gone).sum())
+        resent = int(gone.sum())
+        found = len(derived) - resent
         self.report.found_stored += found
-        self.report.resent += int(gone.sum())
-        event(log, logging.INFO, "read_back", stored=found, missing=int(gone.sum()))
+        self.report.resent += resent
+        event(log, logging.INFO, "read_back", stored=found, missing=resent)
         left = derived.take(gone)
-        self._store.settle(parcel.id, left, {"posted": found, "resent": int(gone.sum())})
+        self._store.settle(parcel.id, left, {"uncertain": len(derived), "posted": found, "resent": resent})
         return left
 
     async def _stored(self, derived: Derived, table: SeriesTable) -> Points:
-        """Every stored row of these derived series in the batch's span of time."""
-        sources = {self._keys[i].source for i in np.unique(derived.series).tolist()}
-        source = sources.pop() if len(sources) == 1 else None
-        metrics = tuple(outbox.derived_metrics(derived, self._keys))
+        """Every stored row of these derived series, and of the samples behind them, in their span of time."""
+        sources, names = outbox.names(derived, self._keys)
+        samples = [self._keys[i] for i in np.unique(derived.series).tolist()]
+        wanted = {*zip(sources, names, strict=True), *samples}
+        index = np.array(sorted(table.add(*pair) for pair in wanted), np.int64)
+        source = sources[0] if len(set(sources)) == 1 else None
+        behind = sorted({key.metric for key in samples})
+        metrics = (*behind, *outbox.derived_metrics(derived, self._keys))
         window = int(derived.t_ms.min()), int(derived.t_ms.max()) + 1
-        query = Query(source, metrics, *window, ROWS_MAX, derived.series)
+        query = Query(source, metrics, *window, ROWS_MAX, index)
         reader = Reader(self._client, table, PollParams(limit=ROWS_MAX))
-        answer = (await reader.read([query], clock.now_ms()))[0]
+        answer = (await reader.read([query]))[0]
         if answer.error is not None:
             raise answer.error
         return answer.points

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.series import F64, I64, Bool
+from plexus_detect.series import F64, I64, Bool, rounds
 from plexus_detect.stats import grown
 
 
 @dataclass(frozen=True)
 class EpisodeParams:
-    """``m`` of the last ``n`` scores beyond ``threshold`` open, ``close_after`` inside close; m <= n <= 64."""
+    """``m`` of ``n`` scores beyond ``threshold`` open, ``close_after`` inside close; m <= n <= 64."""
 
     threshold: float = 3.0
     m: int = 3
@@ -30,12 +30,14 @@ class EpisodeParams:
 
 
 @dataclass(frozen=True)
-class Transitions:
-    """Positions (into the stepped points) at which an episode opened or closed, and since when it lasts."""
+class Transition:
+    """An episode opened or closed at position ``at`` of the stepped points; it lasts since ``since_ms`` and
+    ``peak`` is the largest magnitude of its scores so far."""
 
-    opened: I64
-    closed: I64
-    since_ms: I64
+    opened: bool
+    at: int
+    since_ms: int
+    peak: float
 
 
 class Episodes:
@@ -57,43 +59,51 @@ class Episodes:
         for name, column in self.dump().items():
             setattr(self, name, grown(column, n))
 
-    def step(self, rows: I64, t_ms: I64, z: F64) -> tuple[F64, Transitions]:
-        """Take one score of each (distinct) row; NaN leaves a row as it is.
+    def step(self, rows: I64, t_ms: I64, z: F64, late: Bool) -> tuple[F64, list[Transition]]:
+        """Take scores in order of time; NaN leaves a row as it is, and so does the score of a late point.
 
         Returns the value to post for each (|z| in an open episode, else 0; NaN where z is NaN) and the
-        transitions.
+        transitions in order of position.
         """
-        p = self.params
-        known = ~np.isnan(z)
-        beyond = np.abs(z) > p.threshold
-        mask = np.uint64((1 << p.n) - 1)
-        before = self.history[rows]
-        shifted = ((before << np.uint64(1)) | beyond.astype(np.uint64)) & mask
-        history = np.where(known, shifted, before)
-        was_open = self.is_open[rows]
-        starts = known & beyond & (before == 0) & ~was_open
-        since = np.where(starts, t_ms, self.since_ms[rows])
-        inside = np.where(known, np.where(beyond, 0, self.inside[rows] + 1), self.inside[rows])
-        opens = known & beyond & ~was_open & (np.bitwise_count(history) >= p.m)
-        closes = was_open & known & (inside >= p.close_after)
-        is_open = (was_open | opens) & ~closes
         magnitude = np.abs(z)
-        peak = np.where(starts, 0.0, self.peak[rows])
-        self.peak[rows] = np.fmax(peak, np.where(beyond, magnitude, 0.0))
-        self.history[rows] = np.where(closes, np.uint64(0), history)
-        self.is_open[rows] = is_open
-        self.inside[rows] = inside
-        self.since_ms[rows] = since
-        emit = np.where(known, np.where(is_open, magnitude, 0.0), np.nan)
-        return emit, Transitions(np.flatnonzero(opens), np.flatnonzero(closes), since)
+        value = np.where(np.isnan(z), np.nan, 0.0)
+        # A row without history and without a score beyond the line stays as it is, and nearly all do.
+        busy = self.is_open | (self.history > 0)
+        busy[rows[magnitude > self.params.threshold]] = True
+        touched = np.flatnonzero(busy[rows])
+        moves: list[Transition] = []
+        for part in rounds(rows[touched]):
+            at = touched[part]
+            live = at[~late[at]]
+            moves += self._step(live, rows[live], t_ms[live], magnitude[live])
+            in_episode = at[self.is_open[rows[at]]]
+            value[in_episode] = magnitude[in_episode]
+        return value, sorted(moves, key=lambda move: move.at)
 
-    def emit_late(self, rows: I64, z: F64) -> F64:
-        """The value to post for late points, which change no episode."""
-        return np.where(np.isnan(z), np.nan, np.where(self.is_open[rows], np.abs(z), 0.0))
+    def _step(self, at: I64, rows: I64, t_ms: I64, magnitude: F64) -> list[Transition]:
+        """One score of each of several (distinct) rows."""
+        p = self.params
+        known = ~np.isnan(magnitude)
+        beyond = magnitude > p.threshold
+        before, was_open = self.history[rows], self.is_open[rows]
+        history = ((before << np.uint64(1)) | beyond) & np.uint64((1 << p.n) - 1)
+        starts = beyond & (before == 0) & ~was_open
+        since = np.where(starts, t_ms, self.since_ms[rows])
+        peak = np.fmax(np.where(starts, 0.0, self.peak[rows]), np.where(beyond, magnitude, 0.0))
+        inside = np.where(beyond | ~was_open, 0, self.inside[rows] + known)
+        opens = beyond & ~was_open & (np.bitwise_count(history) >= p.m)
+        closes = was_open & known & (inside >= p.close_after)
+        self.history[rows] = np.where(closes, np.uint64(0), np.where(known, history, before))
+        self.is_open[rows] = (was_open | opens) & ~closes
+        self.inside[rows], self.since_ms[rows], self.peak[rows] = inside, since, peak
+        return [
+            Transition(bool(opens[i]), int(at[i]), int(since[i]), float(peak[i]))
+            for i in np.flatnonzero(opens | closes).tolist()
+        ]
 
     def suspected(self, rows: I64) -> Bool:
         """Rows with a score beyond the line that has not (yet) opened an episode."""
-        waiting: Bool = (self.history[rows] != 0) & ~self.is_open[rows]
+        waiting: Bool = (self.history[rows] > 0) & ~self.is_open[rows]
         return waiting
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -102,5 +112,5 @@ class Episodes:
 
     def load(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Take over what ``dump`` gave."""
-        for name, column in columns.items():
-            setattr(self, name, column.copy())
+        for name in self.dump():
+            setattr(self, name, columns[name].copy())

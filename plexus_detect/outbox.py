@@ -28,8 +28,8 @@ class Verdict:
 
 
 def pack(derived: Derived, points_max: int) -> list[Derived]:
-    """Batches of at most ``points_max`` points in order of time, so that each source's points stay in order."""
-    order = np.lexsort((derived.kind, derived.series, derived.t_ms))
+    """Batches of at most ``points_max`` points in order of time, so that a source's points stay in order."""
+    order = np.argsort(derived.t_ms, kind="stable")
     return [derived.take(order[i : i + points_max]) for i in range(0, len(order), points_max)]
 
 
@@ -41,9 +41,8 @@ def too_old(derived: Derived, now_ms: int, age_ms_max: int) -> Bool:
 def names(derived: Derived, keys: Sequence[SeriesKey]) -> tuple[list[str], list[str]]:
     """The source and the metric name of each derived point."""
     pairs = [keys[i] for i in derived.series.tolist()]
-    suffix = [_KIND_NAMES[k] for k in derived.kind.tolist()]
-    sources = [pair.source for pair in pairs]
-    return sources, [pair.metric + end for pair, end in zip(pairs, suffix, strict=True)]
+    ends = [_KIND_NAMES[k] for k in derived.kind.tolist()]
+    return [pair[0] for pair in pairs], [pair[1] + end for pair, end in zip(pairs, ends, strict=True)]
 
 
 def body(derived: Derived, keys: Sequence[SeriesKey]) -> bytes:

@@ -14,6 +14,12 @@ from plexus_detect.series import I64, Points, SeriesKey
 # A request costs about as much as decoding this many rows; it decides one wide query or several narrow.
 REQUEST_ROWS = 2_000
 
+# Series within this much of the newest frontier share its query; others would make it read far back for all.
+NEAR_MS = 15_000
+
+# Requests for series that are behind in one tick.
+BEHIND_MAX = 50
+
 # Longest text of the metric list in one query string; proxies commonly refuse longer lines than 8 KiB.
 METRICS_CHARS_MAX = 4_000
 
@@ -37,9 +43,11 @@ def next_queries(cursors: Cursors, keys: Sequence[SeriesKey], now_ms: int, param
             queries.append(replace(query, cold=True, limit=min(query.limit, useful)))
     if len(warm):
         covered = np.maximum(cursors.covered_ms[warm], now_ms - params.catchup_ms_max)
-        near = covered >= covered.max() - max(60_000, 2 * params.overlap_ms)
+        near = covered >= covered.max() - max(NEAR_MS, 2 * params.overlap_ms)
         behind = ~near & (cursors.ask_ms[warm] <= now_ms)
-        queries += planner.forward(warm[near], covered[near]) + planner.forward(warm[behind], covered[behind])
+        queries += planner.forward(warm[near], covered[near])
+        # Those not asked for in this tick are asked for in the next.
+        queries += planner.forward(warm[behind], covered[behind])[:BEHIND_MAX]
     return queries
 
 
@@ -53,7 +61,7 @@ class _Planner:
     now_ms: int
 
     def forward(self, series: I64, covered_ms: I64) -> list[Query]:
-        """Queries from where ``series`` are covered to now, or as far as a bounded number of pages reaches."""
+        """Queries from where ``series`` are covered to now, or as far as pages_max pages reach."""
         if len(series) == 0:
             return []
         start = max(0, int(covered_ms.min()) - self.params.overlap_ms)
@@ -61,7 +69,7 @@ class _Planner:
         rows_max = self.params.pages_max * self.params.limit / 2
         stop = None
         # A part of the past may hold no row at all, and an empty answer moves nothing: then ask to the end.
-        if rows > rows_max and not self.cursors.wait_ms[series].any():
+        if rows > rows_max and not self.cursors.ask_ms[series].any():
             stop = start + max(1, int((self.now_ms - start) * rows_max / rows))
         return self.split(series, start, stop, rows)
 
@@ -71,7 +79,7 @@ class _Planner:
         return float(np.sum(np.where(cadence > 0, span / np.maximum(cadence, 1.0), 1.0)))
 
     def split(self, series: I64, from_ms: int, to_ms: int | None, rows: float) -> list[Query]:
-        """Queries for ``series`` that would bring about ``rows`` rows: for all sources at once, or a source each."""
+        """Queries for ``series`` that would bring about ``rows`` rows: one, or one a source."""
         window = (from_ms, to_ms)
         askable = np.array(["," not in self.keys[i].metric for i in series], np.bool_)
         # A metric whose name holds a comma cannot be asked for by name (contract section 2).

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from plexus_detect import queries, wire
+from plexus_detect import clock, queries, wire
 from plexus_detect.client import Client
 from plexus_detect.cursor import PollParams, Query
-from plexus_detect.errors import ContractError, PlexusDetectError, RejectedError, TransientError
+from plexus_detect.errors import ApiError, ContractError, RejectedError, TransientError
 from plexus_detect.retry import retried
 from plexus_detect.series import Points, SeriesTable
 
@@ -23,23 +23,34 @@ SAMPLE_MS = 3_600_000
 SAMPLE_ROWS = 10_000
 NO_SERIES = np.zeros(0, np.int64)
 
+# How far back the first request looks, whose rows nobody wants.
+CHECK_MS = 60_000
+
 # Follow-up requests for slow series that busy ones pushed out of a cold answer.
 STARVED_MAX = 100
 
 
 @dataclass
 class Answer:
-    """The whole answer to one query: ``to_ms`` is the server's time of it; ``error`` says why there is none."""
+    """The whole answer to one query.
+
+    ``to_ms`` is the server's time up to which it is whole; ``error`` says why there is none. ``cut_off``:
+    older rows were left out on purpose.
+    """
 
     query: Query
     points: Points = field(default_factory=Points.empty)
-    to_ms: int | None = None
-    error: PlexusDetectError | None = None
+    to_ms: int = 0
+    error: ApiError | ContractError | None = None
     cut_off: bool = False
 
 
 class Reader:
-    """Asks the platform, at most ``concurrency`` requests at once."""
+    """Asks the platform, at most ``concurrency`` requests at once.
+
+    ``requests`` counts telemetry requests. ``skew_ms`` is how far the platform's clock is ahead of ours: 0
+    unless an answer proved that the two differ, since the time of a request lies between its two ends.
+    """
 
     def __init__(self, client: Client, table: SeriesTable, poll: PollParams, concurrency: int = 4) -> None:
         self._client = client
@@ -47,93 +58,129 @@ class Reader:
         self._poll = poll
         self._gate = asyncio.Semaphore(concurrency)
         self._looked_up: set[str] = set()
+        self.requests = 0
+        self.skew_ms = 0
 
-    async def read(self, asked: Iterable[Query], now_ms: int) -> list[Answer]:
+    def now_ms(self) -> int:
+        """The platform's wall clock, as well as we know it."""
+        return clock.now_ms() + self.skew_ms
+
+    async def read(self, asked: Iterable[Query]) -> list[Answer]:
         """The answers in the order of the queries; a query that failed carries its error."""
-        return list(await asyncio.gather(*(self._answer(query, now_ms) for query in asked)))
+        return list(await asyncio.gather(*(self._answer(query) for query in asked)))
 
-    async def _answer(self, query: Query, now_ms: int) -> Answer:
+    async def check(self) -> None:
+        """Ask for nothing much: the key may read, the address is right, the clocks are compared."""
+        await self._page(Query(None, ("_",), clock.now_ms() - CHECK_MS, None, 1, NO_SERIES))
+
+    async def _answer(self, query: Query) -> Answer:
         try:
-            answer = await self._complete(query, now_ms)
+            answer = await self._complete(query)
             if query.cold and answer.cut_off:
-                await self._feed_starved(answer, now_ms)
-        except PlexusDetectError as error:
+                await self._feed_starved(answer)
+        except (ApiError, ContractError) as error:
             return Answer(query, error=error)
         return answer
 
-    async def _page(self, query: Query) -> wire.Page:
+    async def _page(self, query: Query) -> tuple[Points, int, int]:
+        """The rows of one request, their number, and the server's time up to which they are whole."""
         params = wire.telemetry_params(query.source, query.metrics, query.from_ms, query.to_ms, query.limit)
-        async with self._gate:
-            body = await retried(lambda: self._client.telemetry(params))
-        return wire.decode_telemetry(body, self._table)
+        sent_ms = 0
 
-    async def _complete(self, query: Query, now_ms: int) -> Answer:
+        async def ask() -> bytes:
+            nonlocal sent_ms
+            self.requests += 1
+            sent_ms = clock.now_ms()
+            return await self._client.telemetry(params)
+
+        async with self._gate:
+            body = await retried(ask)
+        page = wire.decode_telemetry(body, self._table)
+        if query.to_ms is None and page.to_ms is not None:
+            least, most = page.to_ms - clock.now_ms(), page.to_ms - sent_ms
+            self.skew_ms = min(max(0, least), most)
+        # Without a time of its own the answer is whole up to when we asked, as far as we know.
+        return page.points, page.count, query.to_ms or page.to_ms or sent_ms + self.skew_ms
+
+    async def _complete(self, query: Query) -> Answer:
         """Page back until the answer is whole; a window that takes too many pages is halved.
 
         A cold query wants only its newest rows, so it ends when they are enough.
         """
         pages: list[Points] = []
-        ask, to_ms = query, query.to_ms
+        ask, to_ms = query, 0
         enough = len(query.series) * self._poll.history_points / query.limit
         for number in range(self._poll.pages_max):
-            page = await self._page(ask)
-            pages.append(page.points)
-            to_ms = to_ms or page.to_ms or now_ms
+            points, count, end_ms = await self._page(ask)
+            pages.append(points)
+            to_ms = to_ms or end_ms
             try:
-                older = queries.older_page(ask, page.points, page.count)
+                older = queries.older_page(ask, points, count)
             except ValueError:
-                return await self._narrower(query, pages, to_ms, now_ms)
+                return await self._narrower(query, pages, to_ms)
             if older is None:
                 return Answer(query, Points.concat(pages), to_ms)
             if query.cold and number + 1 > enough:
-                return Answer(query, Points.concat(pages), to_ms, cut_off=True)
+                break
             ask = older
-        return await self._complete(queries.shorter(query, now_ms), now_ms)
+        if query.cold:
+            return Answer(query, Points.concat(pages), to_ms, cut_off=True)
+        return await self._complete(queries.shorter(query, self.now_ms()))
 
-    async def _narrower(self, query: Query, pages: list[Points], to_ms: int, now_ms: int) -> Answer:
+    async def _narrower(self, query: Query, pages: list[Points], to_ms: int) -> Answer:
         """One millisecond holds more rows than a page: ask for fewer series at once."""
         parts = queries.narrower(query, self._table.keys)
         if not parts:
             return Answer(query, Points.concat(pages), to_ms, cut_off=True)
-        answers = [await self._complete(part, now_ms) for part in parts]
-        return Answer(query, Points.concat([a.points for a in answers]), to_ms)
+        answers = [await self._complete(part) for part in parts]
+        # The whole is as far as its shortest part; what the others brought beyond it will come again.
+        end_ms = min(to_ms, *(answer.to_ms for answer in answers))
+        cut_off = any(answer.cut_off for answer in answers)
+        return Answer(query, Points.concat([a.points for a in answers]), end_ms, cut_off=cut_off)
 
-    async def _feed_starved(self, answer: Answer, now_ms: int) -> None:
+    async def _feed_starved(self, answer: Answer) -> None:
         """Slow series that busy ones pushed out of a cold answer are asked for on their own."""
         poor = queries.starved(answer.query, answer.points, self._poll, self._table.keys)
-        pages = [answer.points]
-        for query in poor[:STARVED_MAX]:
-            pages.append((await self._page(query)).points)
-        answer.points = Points.concat(pages)
+        more = [(await self._page(query))[0] for query in poor[:STARVED_MAX]]
+        answer.points = Points.concat([answer.points, *more])
 
     # -- discovery
 
-    async def discover(self, now_ms: int, wanted: Callable[[str], bool]) -> set[tuple[str, str]]:
+    async def discover(self, wanted: Callable[[str], bool]) -> set[tuple[str, str]]:
         """The (source, metric) pairs that the platform knows.
 
-        One request names every series of the last hour. ``wanted`` sources that it lacks (silent for longer)
-        are looked up once each in the read API, at most LOOKUPS_MAX a round. Where the platform has no such
-        summary, a sample of the newest rows serves. Raises TransientError and AuthError of what it depends on.
+        One request names every series of the last hour; where the platform has no such summary, a sample of
+        the newest rows serves. ``wanted`` sources that are missing in it (silent for longer) are looked up
+        once each in the read API, at most LOOKUPS_MAX a round. Raises ApiError and ContractError when neither
+        summary nor sample can be had.
         """
         found = await self._summary()
-        if not found:
-            page = await self._page(Query(None, (), now_ms - SAMPLE_MS, None, SAMPLE_ROWS, NO_SERIES))
-            return {tuple(self._table.keys[i]) for i in set(page.points.series.tolist())}
+        if found is None:
+            found = await self._sample()
         skip = {source for source, _ in found} | self._looked_up
         quiet = [slug for slug in await self._devices() if slug not in skip and wanted(slug)]
         for slug in quiet[:LOOKUPS_MAX]:
+            names = await self._metric_names(slug)
+            if names is None:
+                break
             self._looked_up.add(slug)
-            found |= {(slug, metric) for metric in await self._metric_names(slug)}
+            found |= {(slug, metric) for metric in names}
         return found
 
-    async def _summary(self) -> set[tuple[str, str]]:
+    async def _summary(self) -> set[tuple[str, str]] | None:
+        """What was sent in the last hour, or None where the platform does not say."""
         try:
             async with self._gate:
                 body = await retried(self._client.fleet_health, attempts_max=2)
             summary = wire.decode_fleet_health(body)
         except (RejectedError, TransientError, ContractError):
-            return set()
+            return None
         return {(source, metric) for source, metrics in summary.items() for metric in metrics}
+
+    async def _sample(self) -> set[tuple[str, str]]:
+        sample = Query(None, (), self.now_ms() - SAMPLE_MS, None, SAMPLE_ROWS, NO_SERIES)
+        points, _count, _end_ms = await self._page(sample)
+        return {tuple(self._table.keys[i]) for i in set(points.series.tolist())}
 
     async def _devices(self) -> list[str]:
         try:
@@ -143,11 +190,17 @@ class Reader:
         except (RejectedError, TransientError, ContractError):
             return []
 
-    async def _metric_names(self, slug: str) -> tuple[str, ...]:
+    async def _metric_names(self, slug: str) -> tuple[str, ...] | None:
+        """Every metric of a source, or None when the read API does not answer.
+
+        That is another service, which may be down or not installed, or behind a paywall; the poll goes on
+        without, and another round may try again.
+        """
         try:
             async with self._gate:
                 body = await self._client.source_metrics(slug)
             return wire.decode_metric_names(body)
-        except PlexusDetectError:
-            # The read API is another service, which may be down or not installed; the poll goes on without.
+        except RejectedError:
             return ()
+        except (ApiError, ContractError):
+            return None

@@ -10,7 +10,7 @@ import numpy as np
 from plexus_detect import clock
 from plexus_detect.logs import event
 from plexus_detect.running import Running
-from plexus_detect.series import I64
+from plexus_detect.series import I64, SeriesKey
 from plexus_detect.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
     A snapshot under other settings does not fit: then every series is cold and warms up from the
     platform's history, and nothing that was posted before is posted again.
     """
-    rows, covered = store.series(), store.covered_ms()
+    rows, added = _stored_series(store, make())
+    covered = store.covered_ms()
     for snapshot in store.snapshots():
         running = make()
         if snapshot.fingerprint != running.fingerprint():
@@ -37,6 +38,8 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
             running.replay(points, now_ms)
             replayed += len(points)
         event(log, logging.INFO, "state_loaded", series=running.series_count(), replayed=replayed)
+        if added:
+            store.save_snapshot(clock.now_ms(), running.fingerprint(), running.dump())
         return running
     running = make()
     if rows:
@@ -47,11 +50,27 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
     return running
 
 
+def _stored_series(store: Store, running: Running) -> tuple[list[tuple[int, SeriesKey, int | None]], int]:
+    """The stored series, and how many of them the configuration wants scored for the first time.
+
+    Those are posted from now on, like any new series, and not for the time when nobody wanted it.
+    """
+    now_ms, added = clock.now_ms(), 0
+    rows: list[tuple[int, SeriesKey, int | None]] = []
+    for index, key, emit_from_ms in store.series():
+        first = emit_from_ms is None and running.rule_for(*key) is not None
+        added += first
+        rows.append((index, key, now_ms if first else emit_from_ms))
+    return rows, added
+
+
 def _last_ms(store: Store, n: int) -> I64:
     """The newest sample of each series that was ever taken, whatever the settings were."""
     last = np.full(n, -1, np.int64)
-    for snapshot in store.snapshots():
-        held = snapshot.columns["cursors.last_ms"][:n]
+    snapshots = list(store.snapshots())
+    # Without a readable snapshot only this is left: nothing newer than what was covered can have been posted.
+    for held in [s.columns["cursors.last_ms"] for s in snapshots] or [store.covered_ms()]:
+        held = held[:n]
         last[: len(held)] = np.maximum(last[: len(held)], held)
     for _now_ms, points in store.journal(0):
         np.maximum.at(last, points.series, points.t_ms)

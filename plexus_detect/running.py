@@ -62,7 +62,7 @@ class Running:
         return queries.next_queries(self.cursors, self.table.keys, now_ms, self.poll)
 
     def take(self, answers: Sequence[tuple[Query, Points, int]], now_ms: int) -> tuple[Advance, Evaluation]:
-        """Take whole answers (query, rows, server's time): move the cursors, evaluate what is new, together."""
+        """Take whole answers (query, rows, server's time): move the cursors, evaluate all that is new."""
         moved = [
             cursor.advance(self.cursors, query, rows, to_ms, self.poll) for query, rows, to_ms in answers
         ]

@@ -69,7 +69,8 @@ def score_fleet(t_ms: npt.ArrayLike, source: Sequence[str], values: npt.ArrayLik
     distinct, rows = np.unique(names, return_inverse=True)
     params = FleetParams()
     fleet = Fleet(params)
-    fleet.grow(len(distinct))
+    for _ in distinct:
+        fleet.join(0)
     return np.abs(fleet.step(Points(rows.astype(np.int64), times, column)).z) / params.threshold
 
 

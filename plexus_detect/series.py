@@ -5,6 +5,7 @@ All times are integer milliseconds since the Unix epoch (UTC), as the platform s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import numpy.typing as npt
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
+Rows = I64 | slice
 
 
 class SeriesKey(NamedTuple):
@@ -107,8 +109,8 @@ class Points:
     def __len__(self) -> int:
         return len(self.series)
 
-    def take(self, index: I64 | Bool) -> Points:
-        """The points at ``index`` (positions or a mask), in that order."""
+    def take(self, index: Rows | Bool) -> Points:
+        """The points at ``index`` (positions, a slice or a mask), in that order."""
         return Points(self.series[index], self.t_ms[index], self.value[index], self.late[index])
 
     @staticmethod
@@ -178,23 +180,57 @@ class Derived:
         )
 
 
-def rounds(series: I64) -> list[I64]:
-    """Split positions so that no series occurs twice in one part and each series keeps its order.
+@dataclass(frozen=True)
+class Rounds:
+    """Positions split so that no series occurs twice in one part and each series keeps its order.
 
-    Part r holds the r-th point of every series that has more than r points.
+    Part r holds the r-th point of every series that has more than r points, in order of series. All parts
+    one after another are ``order``; part r lies between ``bounds[r]`` and ``bounds[r + 1]``. ``whole`` says
+    that there is one part, with the points as they stand.
     """
+
+    order: I64
+    bounds: list[int]
+    whole: bool = False
+
+    @property
+    def n(self) -> int:
+        """How many parts there are."""
+        return len(self.bounds) - 1
+
+    def part(self, r: int) -> I64:
+        """The positions of part ``r``."""
+        return self.order[self.bounds[r] : self.bounds[r + 1]]
+
+    def __iter__(self) -> Iterator[I64]:
+        return (self.part(r) for r in range(self.n))
+
+    def since(self, r: int) -> I64:
+        """The positions of part ``r`` and all after it."""
+        return self.order[self.bounds[r] :]
+
+
+def rounds(series: I64) -> Rounds:
+    """The positions of ``series`` in rounds: see ``Rounds``."""
     n = len(series)
     if n == 0:
-        return []
+        return Rounds(np.zeros(0, np.int64), [0])
+    if (series[1:] > series[:-1]).all():
+        return Rounds(np.arange(n), [0, n], whole=True)
     order = np.argsort(series, kind="stable")
     sorted_series = series[order]
-    first = np.empty(n, np.bool_)
-    first[0] = True
+    first = np.ones(n, np.bool_)
     np.not_equal(sorted_series[1:], sorted_series[:-1], out=first[1:])
-    if first.all():
-        return [np.arange(n)]
-    start = np.maximum.accumulate(np.where(first, np.arange(n), 0))
-    rank = np.empty(n, np.int64)
-    rank[order] = np.arange(n) - start
-    by_rank = np.argsort(rank, kind="stable")
-    return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1])
+    place = np.arange(n)
+    rank = place - np.maximum.accumulate(np.where(first, place, 0))
+    sizes = np.bincount(rank)
+    # NumPy sorts 16-bit integers by radix, which is many times faster.
+    by_rank = np.argsort(rank.astype(np.uint16) if len(sizes) <= 1 << 16 else rank, kind="stable")
+    return Rounds(order[by_rank], [0, *np.cumsum(sizes).tolist()])
+
+
+def together(rows: I64) -> Rows:
+    """``rows`` as a slice where they lie together in ascending order: reading that copies nothing."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows

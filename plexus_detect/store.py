@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,13 @@ from plexus_detect.series import I64, Derived, Points, SeriesKey
 
 SCHEMA_VERSION = 1
 
+# "PLXD": by this a file says whose it is, before anything in it is read or changed.
+APPLICATION_ID = 0x504C5844
+
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE series (id INTEGER PRIMARY KEY, source TEXT NOT NULL, metric TEXT NOT NULL, emit_from_ms INTEGER);
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY, source TEXT NOT NULL, metric TEXT NOT NULL, emit_from_ms INTEGER
+);
 CREATE TABLE coverage (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
 CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, now_ms INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE snapshot (
@@ -82,64 +87,64 @@ class Store:
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
         self._lock: sqlite3.Connection | None = None
+        self._db: sqlite3.Connection | None = None
         try:
-            if self.path != ":memory:":
-                self._lock = self._take_lock()
-            self._db = sqlite3.connect(self.path, isolation_level=None)
-            self._open()
+            with self._guard():
+                if self.path != ":memory:":
+                    self._lock = self._take_lock()
+                self._db = sqlite3.connect(self.path, isolation_level=None)
+                self._open()
         except BaseException:
-            self._release_lock()
+            self.close()
             raise
 
     def _take_lock(self) -> sqlite3.Connection:
         """Hold a lock beside the file for as long as this process lives, however it ends."""
-        name = f"{self.path}.lock"
+        lock = sqlite3.connect(f"{self.path}.lock", timeout=0.0, isolation_level=None)
         try:
-            lock = sqlite3.connect(name, timeout=0.0, isolation_level=None)
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
+            lock.close()
             if "locked" in str(error):
                 raise StoreError(
                     f"state file {self.path} is in use by another worker; stop it, or give this one "
                     "another state.path"
                 ) from None
-            raise StoreError(
-                f"state file {self.path} cannot be opened ({error}); check that its folder exists and is writable"
-            ) from None
+            raise
+        except BaseException:
+            lock.close()
+            raise
         return lock
 
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            # The lock file stays: unlinking it could give two workers a lock each, on two files of one name.
-            self._lock.close()
-            self._lock = None
-
     def _open(self) -> None:
-        with self._guard():
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            exists = self._db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone()
-            if not exists:
-                if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    raise StoreError(
-                        f"{self.path} is an SQLite file of another program; choose another state.path"
-                    )
-                with self._transaction():
-                    for statement in _SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-            self._check()
-
-    def _check(self) -> None:
-        bad = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if bad != "ok":
-            raise sqlite3.DatabaseError(bad)
-        version = int(self._db.execute("SELECT value FROM meta WHERE key='schema'").fetchone()[0])
+        tables = self._value("SELECT COUNT(*) FROM sqlite_master")
+        if tables and self._value("PRAGMA application_id") != APPLICATION_ID:
+            raise StoreError(f"{self.path} is an SQLite file of another program; choose another state.path")
+        version = self._value("PRAGMA user_version") if tables else SCHEMA_VERSION
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"state file {self.path} has schema {version}, this program knows {SCHEMA_VERSION}; "
                 "run the newer program, or move the file away to start anew"
             )
+        self._execute("PRAGMA journal_mode=WAL")
+        self._execute("PRAGMA synchronous=FULL")
+        if not tables:
+            with self._transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._execute(statement)
+                self._execute(f"PRAGMA application_id={APPLICATION_ID}")
+                self._execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        found = self._value("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(found.split()))
+
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if self._db is None:
+            raise StoreError(f"state file {self.path} is closed")
+        return self._db.execute(sql, values)
+
+    def _value(self, sql: str) -> Any:  # noqa: ANN401  whatever type the one column has
+        return self._execute(sql).fetchone()[0]
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -154,71 +159,75 @@ class Store:
                     "nothing is lost, what was not recorded is read again"
                 ) from None
             raise StoreError(
-                f"state file {self.path} cannot be used ({text}); check its permissions"
+                f"state file {self.path} cannot be used ({text}); check that it is a file in a folder that "
+                "exists and is writable"
             ) from None
         except sqlite3.DatabaseError as error:
             raise StoreError(
-                f"state file {self.path} is damaged ({error}); restore a copy, or move it away to start anew: "
-                "the platform's history warms the detectors up again"
+                f"state file {self.path} is damaged ({error}); restore a copy, or move it away to start "
+                "anew: the platform's history warms the detectors up again"
             ) from None
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._guard():
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._execute("BEGIN IMMEDIATE").connection
             try:
-                yield
-                self._db.execute("COMMIT")
+                yield db
+                db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
         """Close the file and give the lock back."""
-        self._db.close()
-        self._release_lock()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self._lock is not None:
+            # The lock file stays: unlinking it could give two workers a lock each, on two files of one name.
+            self._lock.close()
+            self._lock = None
 
     # -- ticks
 
     def commit(self, tick: Commit) -> None:
-        """Record one tick, all or nothing."""
+        """Record one tick, all or nothing.
+
+        A tick without points is journalled too: time alone can have moved the detectors.
+        """
         points = np.empty(len(tick.points), _POINT)
         for name in ("series", "t_ms", "value", "late"):
             points[name] = getattr(tick.points, name)
-        with self._transaction():
-            self._db.executemany(
+        with self._transaction() as db:
+            db.executemany(
                 "INSERT INTO series VALUES (?,?,?,?)",
                 [(i, key.source, key.metric, emit_from) for i, key, emit_from in tick.series],
             )
             coverage = tick.covered_ms.astype("<i8").tobytes()
-            self._db.execute("INSERT OR REPLACE INTO coverage VALUES (1,?)", (coverage,))
-            if len(points):
-                self._db.execute(
-                    "INSERT INTO journal(now_ms, body) VALUES (?,?)", (tick.now_ms, points.tobytes())
-                )
+            db.execute("INSERT OR REPLACE INTO coverage VALUES (1,?)", (coverage,))
+            db.execute("INSERT INTO journal(now_ms, body) VALUES (?,?)", (tick.now_ms, points.tobytes()))
             for batch in tick.batches:
-                self._db.execute(
-                    "INSERT INTO outbox(n, body) VALUES (?,?)", (len(batch), _encode_derived(batch))
-                )
+                db.execute("INSERT INTO outbox(n, body) VALUES (?,?)", (len(batch), _encode_derived(batch)))
             self._add_tally(tick.tally)
 
     def series(self) -> list[tuple[int, SeriesKey, int | None]]:
         """Every series ever interned, in order of its index."""
         with self._guard():
-            rows = self._db.execute("SELECT id, source, metric, emit_from_ms FROM series ORDER BY id")
+            rows = self._execute("SELECT id, source, metric, emit_from_ms FROM series ORDER BY id")
             return [(i, SeriesKey(source, metric), emit_from) for i, source, metric, emit_from in rows]
 
     def covered_ms(self) -> I64:
         """The coverage of the last tick, a column over series; empty before the first."""
         with self._guard():
-            row = self._db.execute("SELECT body FROM coverage").fetchone()
+            row = self._execute("SELECT body FROM coverage").fetchone()
         return np.frombuffer(row[0] if row else b"", "<i8").astype(np.int64)
 
     def journal(self, after: int) -> Iterator[tuple[int, Points]]:
         """(now_ms, points) of every tick after journal entry ``after``, oldest first."""
         with self._guard():
-            rows = self._db.execute("SELECT now_ms, body FROM journal WHERE id > ? ORDER BY id", (after,))
+            rows = self._execute("SELECT now_ms, body FROM journal WHERE id > ? ORDER BY id", (after,))
             for now_ms, body in rows:
                 raw = np.frombuffer(body, _POINT)
                 series = raw["series"].astype(np.int64)
@@ -233,20 +242,20 @@ class Store:
         blob = buffer.getvalue()
         digest = hashlib.sha256(blob).hexdigest()
         with self._transaction():
-            last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='journal'").fetchone()
-            self._db.execute(
+            last = self._execute("SELECT seq FROM sqlite_sequence WHERE name='journal'").fetchone()
+            self._execute(
                 "INSERT INTO snapshot(created_ms, journal_id, fingerprint, sha256, body) VALUES (?,?,?,?,?)",
                 (created_ms, last[0] if last else 0, fingerprint, digest, blob),
             )
-            self._db.execute(
+            self._execute(
                 "DELETE FROM snapshot WHERE id NOT IN (SELECT id FROM snapshot ORDER BY id DESC LIMIT 2)"
             )
-            self._db.execute("DELETE FROM journal WHERE id <= (SELECT MIN(journal_id) FROM snapshot)")
+            self._execute("DELETE FROM journal WHERE id <= (SELECT MIN(journal_id) FROM snapshot)")
 
     def snapshots(self) -> Iterator[Snapshot]:
         """The kept snapshots whose checksum holds, newest first."""
         with self._guard():
-            rows = self._db.execute(
+            rows = self._execute(
                 "SELECT journal_id, fingerprint, sha256, body FROM snapshot ORDER BY id DESC"
             ).fetchall()
         for journal_id, fingerprint, digest, blob in rows:
@@ -264,7 +273,7 @@ class Store:
     def next_parcel(self, after: int = 0) -> Parcel | None:
         """The oldest batch in the outbox behind ``after``."""
         with self._guard():
-            row = self._db.execute(
+            row = self._execute(
                 "SELECT id, sent_ms, body FROM outbox WHERE id > ? ORDER BY id LIMIT 1", (after,)
             ).fetchone()
         return Parcel(row[0], _decode_derived(row[2]), row[1]) if row else None
@@ -272,7 +281,7 @@ class Store:
     def mark_sent(self, parcel_id: int, sent_ms: int) -> None:
         """Record, before the post, that it may now have been stored: a later start must ask first."""
         with self._transaction():
-            self._db.execute("UPDATE outbox SET sent_ms=? WHERE id=?", (sent_ms, parcel_id))
+            self._execute("UPDATE outbox SET sent_ms=? WHERE id=?", (sent_ms, parcel_id))
 
     def settle(
         self, parcel_id: int, left: Derived | None = None, tally: Mapping[str, int] | None = None
@@ -280,12 +289,12 @@ class Store:
         """The batch is done, but for the points ``left``, which stay in its place as not yet sent."""
         with self._transaction():
             if left is not None and len(left):
-                self._db.execute(
+                self._execute(
                     "UPDATE outbox SET n=?, sent_ms=NULL, body=? WHERE id=?",
                     (len(left), _encode_derived(left), parcel_id),
                 )
             else:
-                self._db.execute("DELETE FROM outbox WHERE id=?", (parcel_id,))
+                self._execute("DELETE FROM outbox WHERE id=?", (parcel_id,))
             self._add_tally(tally or {})
 
     def split(self, parcel_id: int, first: Derived, rest: Derived) -> None:
@@ -294,16 +303,16 @@ class Store:
         Ids are spaced by AUTOINCREMENT, so the first half takes over the id and the rest moves to the end.
         """
         with self._transaction():
-            self._db.execute(
+            self._execute(
                 "UPDATE outbox SET n=?, sent_ms=NULL, body=? WHERE id=?",
                 (len(first), _encode_derived(first), parcel_id),
             )
-            self._db.execute("INSERT INTO outbox(n, body) VALUES (?,?)", (len(rest), _encode_derived(rest)))
+            self._execute("INSERT INTO outbox(n, body) VALUES (?,?)", (len(rest), _encode_derived(rest)))
 
     def outbox_points(self) -> int:
         """Derived points waiting for delivery."""
         with self._guard():
-            return int(self._db.execute("SELECT COALESCE(SUM(n), 0) FROM outbox").fetchone()[0])
+            return int(self._execute("SELECT COALESCE(SUM(n), 0) FROM outbox").fetchone()[0])
 
     def drop_oldest(self, points_max: int) -> int:
         """Keep the outbox at ``points_max`` points; returns how many of the oldest were dropped."""
@@ -320,7 +329,7 @@ class Store:
     def _add_tally(self, tally: Mapping[str, int]) -> None:
         for name, n in tally.items():
             if n:
-                self._db.execute(
+                self._execute(
                     "INSERT INTO tally VALUES (?,?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n",
                     (name, n),
                 )
@@ -328,7 +337,7 @@ class Store:
     def tally(self) -> dict[str, int]:
         """Totals since the file was made, by name."""
         with self._guard():
-            return dict(self._db.execute("SELECT name, n FROM tally ORDER BY name"))
+            return dict(self._execute("SELECT name, n FROM tally ORDER BY name"))
 
 
 def _encode_derived(derived: Derived) -> bytes:

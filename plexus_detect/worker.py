@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from plexus_detect import clock, outbox, wire
+import numpy as np
+
+from plexus_detect import clock, outbox
 from plexus_detect.client import Client
 from plexus_detect.config import Config
-from plexus_detect.delivery import Delivery, DeliveryParams
-from plexus_detect.errors import AuthError, PlexusDetectError
+from plexus_detect.cursor import Query
+from plexus_detect.delivery import Delivery, DeliveryParams, Patience
+from plexus_detect.errors import ApiError, AuthError, ContractError
 from plexus_detect.evaluate import Event
 from plexus_detect.logs import event
 from plexus_detect.policy import policy_of, poll_params
@@ -22,20 +26,21 @@ from plexus_detect.report import TickReport
 from plexus_detect.restore import load_running
 from plexus_detect.retry import retried
 from plexus_detect.running import Running
-from plexus_detect.series import SUFFIX, SeriesKey, SeriesTable
+from plexus_detect.series import SUFFIX, Derived, Points, SeriesKey, is_own_metric
 from plexus_detect.store import Commit, Store
 
 log = logging.getLogger(__name__)
 
-# A key that worked and is refused now may be a key server in trouble; this long it is worth waiting.
-AUTH_PATIENCE_MS = 300_000
-
-# Differences between our clock and the platform's below this are the time of the request itself.
-SKEW_MS_MIN = 1_000
-
 # Ticks in a row that one `run --once` may need: new series and holes found by one are read by the next.
 ONCE_TICKS_MAX = 3
 ONCE_DELIVERIES_MAX = 5
+ONCE_PAUSE_S_MAX = 30.0
+
+# When asked to stop: what is under way may take this long to end by itself, twice (loops, then delivery).
+STOP_S_MAX = 2.0
+
+# While there is nothing to watch, new series are looked for at least this often.
+EMPTY_DISCOVERY_MS = 1_000
 
 
 class Worker:
@@ -56,108 +61,128 @@ class Worker:
         self.running = load_running(store, lambda: Running(policy, poll, config.rule_for))
         table = self.running.table
         self._reader = Reader(client, table, poll, config.plexus.concurrency)
-        self.delivery = Delivery(client, store, table.keys, DeliveryParams(config.post.max_alert_age_ms))
+        params = DeliveryParams(config.post.max_alert_age_ms)
+        self.delivery = Delivery(client, store, table.keys, params, self._reader.now_ms)
+        self.report = TickReport()
         self._unsaved: list[tuple[int, SeriesKey, int | None]] = []
-        self._ticks = 0
-        self._discovered_ms = 0
-        self._saved_ms = clock.now_ms()
-        self._refused_since_ms: int | None = None
+        self._newcomers = 0
+        self._failing_ticks = 0
+        self._saved_s = clock.monotonic_s()
+        self._patience = Patience()
         self._arrived = asyncio.Event()
 
-    # -- discovery
+    # -- finding series
 
-    async def discover(self) -> None:
-        """Find series: those named in full in the configuration, and those that the platform knows."""
+    async def start(self) -> None:
+        """See that both services accept the key, and find the series.
+
+        Raises AuthError, TransientError, RejectedError and ContractError: nothing has worked yet, so a person
+        or a service manager must act. A platform that cannot list its series stops nobody who knows some.
+        """
+        await self._reader.check()
+        await retried(self._client.check_write)
         for rule in self._config.series:
             for source, metric in rule.literal_keys():
                 self.running.table.add(source, metric)
+        self._admit()
+        try:
+            await self.discover()
+        except (ApiError, ContractError) as error:
+            if not self.running.series_count():
+                raise
+            event(log, logging.WARNING, "discovery_failed", err=str(error))
+
+    async def discover(self) -> None:
+        """Find the series that the platform knows."""
         rules = self._config.series
-        found = await self._reader.discover(
-            clock.now_ms(), lambda slug: any(r.may_select(slug) for r in rules)
-        )
+        found = await self._reader.discover(lambda slug: any(r.may_select(slug) for r in rules))
         for source, metric in sorted(found):
-            self.running.table.add(source, metric)
-        self._discovered_ms = clock.now_ms()
+            if not is_own_metric(metric):
+                self.running.table.add(source, metric)
         self._admit()
 
     def _admit(self) -> None:
         """A new series' samples are posted from about now on; what is older only warms it up."""
-        emit_from = self.delivery.now_ms() - self._config.poll.interval_ms
-        self._unsaved += self.running.admit_new(emit_from)
+        new = self.running.admit_new(self._reader.now_ms() - self._config.poll.interval_ms)
+        self._newcomers += sum(emit_from is not None for _index, _key, emit_from in new)
+        self._unsaved += new
 
     # -- one tick
 
     async def tick(self) -> TickReport:
-        """Poll every series once, score what is new and record it; failures of queries are in the report."""
+        """Poll every series once, score what is new and record it; failures of queries are in the report.
+
+        Raises StoreError, and AuthError when the key is refused for minutes.
+        """
         began = clock.monotonic_s()
-        self._ticks += 1
-        report = TickReport(tick=self._ticks, now_ms=self.delivery.now_ms())
-        requests = self._client.requests
-        if clock.now_ms() - self._discovered_ms >= self._config.poll.discovery_interval_ms:
-            try:
-                await self.discover()
-            except PlexusDetectError as error:
-                report.errors.append(str(error))
-        answers = await self._reader.read(self.running.queries(report.now_ms), report.now_ms)
+        report = TickReport(tick=self.report.tick + 1, now_ms=self._reader.now_ms())
+        requests, self._newcomers = self._reader.requests, 0
+        answers = await self._reader.read(self.running.queries(report.now_ms))
         self._check_auth(answers)
         self._take(answers, report)
-        self._snapshot_when_due()
-        report.requests = self._client.requests - requests
+        if (clock.monotonic_s() - self._saved_s) * 1000 >= self._config.state.snapshot_interval_ms:
+            self.save()
+        report.requests = self._reader.requests - requests
         report.series = self.running.series_count()
         report.outbox = self._store.outbox_points()
         report.dur_ms = round((clock.monotonic_s() - began) * 1000)
         self._tell(report)
+        self.report = report
         return report
 
     def _take(self, answers: list[Answer], report: TickReport) -> None:
         """Take the answers that came and commit what they changed, all in one transaction."""
-        whole = []
+        whole: list[tuple[Query, Points, int]] = []
         for answer in answers:
             if answer.error is not None:
                 report.errors.append(str(answer.error))
                 continue
             report.rows += len(answer.points)
             report.cut_off += answer.cut_off and not answer.query.cold
-            if answer.query.to_ms is None:
-                self._learn_skew(answer.to_ms)
-            whole.append((answer.query, answer.points, answer.to_ms or report.now_ms))
+            whole.append((answer.query, answer.points, answer.to_ms))
+        self._tell_gaps(whole)
         self._admit()
-        report.now_ms = self.delivery.now_ms()
+        report.now_ms = self._reader.now_ms()
+        waiting = len(self.running.state.waiting)
         taken, evaluation = self.running.take(whole, report.now_ms)
         report.absorb(taken, evaluation)
-        if len(taken.points) or self._unsaved:
+        # Time alone moves the fleets: what waited for stragglers is scored although nothing new came.
+        moved = len(taken.points) or len(self.running.state.waiting) != waiting
+        if moved or taken.too_late or self._unsaved:
             batches = outbox.pack(evaluation.derived, self._config.post.batch_points_max)
-            covered = self.running.cursors.covered_ms[: len(self.running.table)]
             tally = {"points": len(taken.points), "late": report.late, "too_late": taken.too_late}
-            self._store.commit(Commit(report.now_ms, taken.points, covered, batches, self._unsaved, tally))
-            self._unsaved = []
-            self._store.drop_oldest(self._config.state.outbox_points_max)
+            self._commit(report.now_ms, taken.points, batches, tally)
+            self._bound_outbox()
             self._arrived.set()
 
-    def _learn_skew(self, server_ms: int | None) -> None:
-        if server_ms is not None:
-            skew = server_ms - clock.now_ms()
-            self.delivery.skew_ms = skew if abs(skew) >= SKEW_MS_MIN else 0
+    def _commit(
+        self, now_ms: int, points: Points, batches: Sequence[Derived], tally: Mapping[str, int]
+    ) -> None:
+        covered = self.running.cursors.covered_ms[: len(self.running.table)]
+        self._store.commit(Commit(now_ms, points, covered, batches, self._unsaved, tally))
+        self._unsaved = []
+
+    def _bound_outbox(self) -> None:
+        dropped = self._store.drop_oldest(self._config.state.outbox_points_max)
+        if dropped:
+            event(log, logging.ERROR, "outbox_full", dropped=dropped)
 
     def _check_auth(self, answers: list[Answer]) -> None:
-        """A key that is refused for AUTH_PATIENCE_MS without a break is bad: raise its error."""
+        """Bear with refusals for a while; after that, raise one."""
         refused = [a.error for a in answers if isinstance(a.error, AuthError)]
-        if not refused:
-            self._refused_since_ms = None
-            return
-        now = clock.now_ms()
-        self._refused_since_ms = self._refused_since_ms or now
-        if now - self._refused_since_ms >= AUTH_PATIENCE_MS:
-            raise refused[0]
-
-    def _snapshot_when_due(self) -> None:
-        if clock.now_ms() - self._saved_ms >= self._config.state.snapshot_interval_ms:
-            self.save()
+        if refused:
+            self._patience.bear(refused[0])
+        else:
+            self._patience.end()
 
     def save(self) -> None:
         """Write a snapshot of the running state."""
+        self._admit()
+        if self._unsaved:
+            # A snapshot needs its series stored. No time has passed for the detectors: hence 0.
+            self._commit(0, Points.empty(), (), {})
         self._store.save_snapshot(clock.now_ms(), self.running.fingerprint(), self.running.dump())
-        self._saved_ms = clock.now_ms()
+        self._saved_s = clock.monotonic_s()
 
     # -- telling
 
@@ -165,53 +190,87 @@ class Worker:
         for happened in report.events:
             key = self.running.table.keys[happened.series]
             event(log, logging.WARNING, f"anomaly_{happened.what}", **told(happened, key))
-        for error in report.errors:
-            event(log, logging.WARNING, "query_failed", err=error)
+        self._tell_failures(report.errors)
         event(log, logging.INFO, "tick", **report.counts())
         if self._on_tick is not None:
             self._on_tick(report)
 
+    def _tell_failures(self, errors: Sequence[str]) -> None:
+        """One line for all failures of a tick, and while they last only when their number has doubled."""
+        if not errors:
+            if self._failing_ticks:
+                event(log, logging.INFO, "query_recovered", ticks=self._failing_ticks)
+            self._failing_ticks = 0
+            return
+        self._failing_ticks += 1
+        if self._failing_ticks.bit_count() == 1:
+            event(
+                log,
+                logging.WARNING,
+                "query_failed",
+                err=errors[0],
+                queries=len(errors),
+                ticks=self._failing_ticks,
+            )
+
+    def _tell_gaps(self, answers: Sequence[tuple[Query, Points, int]]) -> None:
+        """After an outage longer than poll.catchup_max some of the past is never read: say so."""
+        for query, points, _to_ms in answers:
+            covered = self.running.cursors.covered_ms[query.series]
+            gone = (covered >= 0) & (covered < query.from_ms)
+            if len(points) and gone.any():
+                since = stamp(int(covered[gone].min()))
+                till = stamp(query.from_ms)
+                event(log, logging.WARNING, "gap_skipped", series=int(gone.sum()), since=since, till=till)
+
     # -- running
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Poll and deliver until ``stop`` is set, then deliver what is ready and save.
+        """Poll, deliver and discover until ``stop`` is set, then deliver what is ready and save.
 
         Raises StoreError, and AuthError when the key is refused for minutes.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._poll_loop(stop))
-                group.create_task(self._deliver_loop(stop))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        await self.delivery.deliver_all()
+        await _together(stop, self._poll_loop(stop), self._deliver_loop(stop), self._discover_loop(stop))
+        # What is cut short here is read back by the next start.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S_MAX):
+                await self.delivery.deliver_all()
         self.save()
 
-    async def once(self) -> TickReport:
+    async def once(self, stop: asyncio.Event | None = None) -> TickReport:
         """Poll until everything that is visible is read, deliver it, save: the form for cron."""
+        stop = stop or asyncio.Event()
+        await _together(stop, self._once(stop))
+        self.save()
+        self.report.outbox = self._store.outbox_points()
+        return self.report
+
+    async def _once(self, stop: asyncio.Event) -> None:
         for _ in range(ONCE_TICKS_MAX):
             report = await self.tick()
-            if not report.held_back:
+            if stop.is_set() or not (report.held_back or self._newcomers):
                 break
         for _ in range(ONCE_DELIVERIES_MAX):
-            if await self.delivery.deliver_all():
+            if await self.delivery.deliver_all() or stop.is_set():
                 break
-            await clock.sleep_s(self.delivery.pause_s())
-        self.save()
-        return report
+            if (pause_s := self.delivery.pause_s()) > ONCE_PAUSE_S_MAX:
+                break
+            await clock.wait_s(stop, pause_s)
 
     async def _poll_loop(self, stop: asyncio.Event) -> None:
         interval = self._config.poll.interval_ms
         phase = self._phase_ms(interval)
-        while not stop.is_set():
-            await self.tick()
-            wait_ms = interval - (clock.now_ms() - phase) % interval
-            await clock.wait_s(stop, wait_ms / 1000)
-        self._arrived.set()
+        try:
+            while not stop.is_set():
+                await self.tick()
+                wait_ms = interval - (clock.now_ms() - phase) % interval
+                await clock.wait_s(stop, wait_ms / 1000)
+        finally:
+            self._arrived.set()
 
     def _phase_ms(self, interval_ms: int) -> int:
-        """Where in the interval this worker polls: a hash of its series, so that many do not knock at once."""
-        chosen = [key for i, key in enumerate(self.running.table.keys) if self.running.cursors.selected[i]]
+        """Where in the interval this worker polls: a hash of its series, so that not all knock at once."""
+        chosen = [self.running.table.keys[i] for i in np.flatnonzero(self.running.cursors.selected).tolist()]
         digest = hashlib.sha256(repr(sorted(chosen)).encode()).digest()
         return int.from_bytes(digest[:8], "big") % interval_ms
 
@@ -224,28 +283,63 @@ class Worker:
             else:
                 await clock.wait_s(stop, self.delivery.pause_s())
 
+    async def _discover_loop(self, stop: asyncio.Event) -> None:
+        """Look for new series in a loop of its own: a slow answer to that must not hold up the polls."""
+        while not stop.is_set():
+            interval = self._config.poll.discovery_interval_ms
+            if not self.running.series_count():
+                interval = min(interval, EMPTY_DISCOVERY_MS)
+            await clock.wait_s(stop, interval / 1000)
+            try:
+                if not stop.is_set():
+                    await self.discover()
+            except (ApiError, ContractError) as error:
+                event(log, logging.WARNING, "discovery_failed", err=str(error))
+
 
 async def open_worker(
     config: Config, client: Client, store: Store, on_tick: Callable[[TickReport], None] | None = None
 ) -> Worker:
-    """A worker whose key both services accept, with its state loaded and its series found.
-
-    Raises AuthError, TransientError and ContractError: nothing has worked yet, so a person or a service
-    manager must act; StoreError.
-    """
-    params = wire.telemetry_params(None, ("_",), clock.now_ms() - 60_000, None, 1)
-    body = await retried(lambda: client.telemetry(params))
-    wire.decode_telemetry(body, SeriesTable())
-    await retried(client.check_write)
+    """A worker with its state loaded, its key checked and its series found; see ``Worker.start``."""
     worker = Worker(config, client, store, on_tick)
-    await worker.discover()
+    await worker.start()
     return worker
+
+
+async def _together(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) -> None:
+    """Run loops until all have ended; once ``stop`` is set they have STOP_S_MAX to do so by themselves.
+
+    The first error ends them all and is raised, unwrapped.
+    """
+
+    async def end() -> None:
+        await stop.wait()
+        await asyncio.wait(tasks, timeout=STOP_S_MAX)
+        for task in tasks:
+            task.cancel()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(loop) for loop in loops]
+            ender = group.create_task(end())
+            await asyncio.wait(tasks)
+            ender.cancel()
+    except BaseExceptionGroup as failed:
+        first = failed.exceptions[0]
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+def stamp(t_ms: int) -> str:
+    """A time in ms as ISO text in UTC."""
+    return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def told(happened: Event, key: SeriesKey) -> dict[str, Any]:
     """An event in words for the log: what, value, expected, score, since when."""
     series = f"{key.metric}{SUFFIX[happened.kind]}"
-    since = datetime.fromtimestamp(happened.since_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    since = stamp(happened.since_ms)
     words = {
         "opened": "is anomalous",
         "closed": "is back to normal",

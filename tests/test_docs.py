@@ -68,7 +68,7 @@ def test_every_command_and_option_is_documented(name: str, command: click.Comman
     """A command and each of its options stand in the README's table of commands."""
     row = next((line for line in README.splitlines() if line.startswith(f"| `{name}")), "")
     assert row, f"no row for {name}"
-    shared = {"--config", "-c", "--help", "-h"} if not name == "run" else {"--help", "-h"}
+    shared = {"--config", "-c", "--help", "-h"} if name != "run" else {"--help", "-h"}
     for parameter in command.params:
         for option in parameter.opts:
             if option.startswith("-") and option not in shared:
@@ -87,9 +87,8 @@ def test_every_exit_code_is_documented() -> None:
     codes = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)}
     rows = re.search(r"### Exit codes\n(.*?)\n##", README, re.DOTALL)
     assert rows
-    documented = {
-        int(code) for cell in re.findall(r"^\| ([\d, ]+) \|", rows[1], re.M) for code in cell.split(",")
-    }
+    cells = re.findall(r"^\| ([\d, ]+) \|", rows[1], re.MULTILINE)
+    documented = {int(code) for cell in cells for code in cell.split(",")}
     assert codes - {errors.UnsafePlanError.exit_code} <= documented
 
 

@@ -63,7 +63,7 @@ class Detector(Protocol):
         ...
 
     def relearned(self) -> I64:
-        """Rows that took a new level as normal since the last call."""
+        """Positions, in the points of the last step, at which a series took a new level as normal."""
         ...
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:

@@ -1,24 +1,59 @@
-"""Rolling z-score whose baseline excludes the point itself and the points of a suspected anomaly.
+"""Rolling z-score whose baseline excludes the point itself and the points beyond the line.
 
 z = (x - mean) / max(std, resolution, floor) over the last ``window`` accepted points; std is the
 population deviation, resolution the smallest non-zero step the series has ever made. Keeping flagged
 points out of the baseline is the guard of radar's CFAR detectors (Finn and Johnson, RCA Review 29,
 1968): inside its own window |z| could never exceed sqrt(n - 1) (Shiffler, The American Statistician
-42, 1988), which is why the public tutorial's formula cannot fire. The freeze ends when the series has
-been inside for ``close_after`` points, or after ``relearn_ms`` when the new level becomes the baseline.
+42, 1988), which is why the public tutorial's formula cannot fire. A suspicion starts with a point beyond
+the line and ends when ``close_after`` points in a row were inside, or when points have been beyond for
+``relearn_ms``: then the newest of them become the baseline. Points inside the line are learned also while
+a suspicion lasts: to keep them out too finds no more on labelled data, and starves the baseline of series
+that drift, at half as many false alarms again.
+
+Many series with a point each are stepped together (``_step``). A long run of one series is taken in
+stretches (``_stretch``): what would happen if every point were accepted, true up to the first that is not.
+Both use the same operations in the same order, so they give the same bits; which one runs is only a
+question of speed.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from plexus_detect.detectors.base import Columns, DetectorParams
-from plexus_detect.series import F64, I64, Points, Scores, rounds
-from plexus_detect.stats import Z_MAX, RingBank, grown, usable
+from plexus_detect.series import F64, I64, Bool, Points, Rows, Scores, rounds, together
+from plexus_detect.stats import Z_MAX, RingBank, Sums, grown, usable
 
 # A step below this many parts of the value is rounding, not the sensor's resolution.
-_ROUNDING = 8 * np.finfo(np.float64).eps
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
+_TINY = float(np.finfo(np.float64).tiny)
+
+# Stepping all series by one point costs about as much as taking a stretch of this many of them.
+_STRETCH_ROUNDS = 3
+
+# Longest stretch: what is computed beyond the first flagged point is thrown away.
+_STRETCH_POINTS = 512
+
+_FILL: dict[str, float] = {"last": np.nan, "resolution": np.inf}
+
+
+class _Run(NamedTuple):
+    """Points of one series in their order; ``at`` are their positions in the stepped points."""
+
+    row: int
+    at: I64
+    t_ms: I64
+    x: F64
+    ok: Bool
+    known: Bool
+
+    def part(self, start: int, stop: int) -> _Run:
+        """The points from ``start`` to before ``stop``."""
+        at = slice(start, stop)
+        return _Run(self.row, self.at[at], self.t_ms[at], self.x[at], self.ok[at], self.known[at])
 
 
 class ZScore:
@@ -27,23 +62,16 @@ class ZScore:
     def __init__(self, params: DetectorParams) -> None:
         self.params = params
         self.baseline = RingBank(0, params.window)
-        self.held = RingBank(0, params.min_points)
+        self.last = np.zeros(0)
+        self.resolution = np.zeros(0)
+        # Of a suspicion: the newest points beyond the line, how many there were (0: there is none), how many
+        # in a row were inside since, and when it began.
+        self.held = np.zeros((0, params.min_points))
+        self.held_count = np.zeros(0, np.int64)
+        self.inside = np.zeros(0, np.int64)
+        self.since_ms = np.zeros(0, np.int64)
         self._relearned: list[I64] = []
-        self._columns: dict[str, npt.NDArray[np.generic]] = {
-            "last": np.zeros(0),
-            "resolution": np.zeros(0),
-            "outside": np.zeros(0, np.int64),
-            "inside": np.zeros(0, np.int64),
-            "since_ms": np.zeros(0, np.int64),
-        }
-        self._bind()
-
-    def _bind(self) -> None:
-        self.last: F64 = self._columns["last"]  # type: ignore[assignment]
-        self.resolution: F64 = self._columns["resolution"]  # type: ignore[assignment]
-        self.outside: I64 = self._columns["outside"]  # type: ignore[assignment]
-        self.inside: I64 = self._columns["inside"]  # type: ignore[assignment]
-        self.since_ms: I64 = self._columns["since_ms"]  # type: ignore[assignment]
+        self._scores = Scores(np.zeros(0), np.zeros(0), np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.baseline)
@@ -51,98 +79,224 @@ class ZScore:
     def grow(self, n_series: int) -> None:
         """Room for ``n_series`` series."""
         self.baseline.grow(n_series)
-        self.held.grow(n_series)
-        fills = {"last": np.nan, "resolution": np.inf}
-        for name, column in self._columns.items():
-            self._columns[name] = grown(column, n_series, fills.get(name, 0))
-        self._bind()
+        for name, column in self._columns().items():
+            setattr(self, name, grown(column, n_series, _FILL.get(name, 0)))
 
     def step(self, points: Points) -> Scores:
         """Scores of ``points``, which are then learned; see ``Detector``."""
-        z = np.full(len(points), np.nan)
-        centre, scale = z.copy(), z.copy()
-        for at in rounds(points.series):
-            z[at], centre[at], scale[at] = self._step(points.take(at))
+        self._relearned = []
+        parts = rounds(points.series)
+        # Values that are no numbers, or too large to square, come to nothing, but not without warnings.
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            if parts.whole:
+                return self._step(points, parts.order)
+            self._scores = Scores(*np.full((3, len(points)), np.nan))
+            for r in range(parts.n):
+                at = parts.part(r)
+                if parts.n - r > _STRETCH_ROUNDS * len(at):
+                    self._run_out(points, parts.since(r))
+                    break
+                self._keep(at, self._step(points.take(at), at))
+        return self._scores
+
+    def _score(self, x: F64, ok: Bool, sums: Sums, resolution: F64) -> Scores:
+        """Scores of values against the sums before them; NaN where the value or the baseline is no good."""
+        deviation, centre, std = sums.deviation(x)
+        scale = np.maximum(std, np.where(resolution < np.inf, resolution, self.params.scale_floor))
+        if self.params.scale_floor > 0.0:
+            scale = np.maximum(scale, self.params.scale_floor)
+        if not scale.min(initial=1.0) > 0.0:
+            # A series that never moved has no scale of its own: its first deviation is the unit.
+            scale = np.where(scale > 0.0, scale, np.maximum(np.abs(deviation), _TINY))
+        z = np.minimum(np.maximum(deviation / scale, -Z_MAX), Z_MAX)
+        z[~(ok & (sums.n >= self.params.min_points))] = np.nan
         return Scores(z, centre, scale)
 
-    def _step(self, points: Points) -> tuple[F64, F64, F64]:
-        """One point a series."""
-        rows, x = points.series, points.value
+    # -- many series, one point each
+
+    def _step(self, points: Points, at: I64) -> Scores:
+        """Take a point of each of several series, in order of series; ``at`` says where they come from."""
+        rows, x = together(points.series), points.value
         ok = usable(x)
         known = ok & ~points.late
-        self._measure_resolution(rows[known], x[known])
-        deviation, centre, std = self.baseline.deviation(rows, x)
-        resolution = self.resolution[rows]
-        scale = np.maximum(std, np.where(np.isfinite(resolution), resolution, 0.0))
-        np.maximum(scale, self.params.scale_floor, out=scale)
-        # A series that never moved has no scale of its own: its first deviation is the unit.
-        scale = np.where(scale > 0.0, scale, np.maximum(np.abs(deviation), np.finfo(np.float64).tiny))
-        with np.errstate(invalid="ignore", over="ignore"):
-            z = np.clip(deviation / scale, -Z_MAX, Z_MAX)
-        ready = ok & (self.baseline.count[rows] >= self.params.min_points)
-        z[~ready] = np.nan
-        beyond = np.abs(z) > self.params.threshold
-        self._learn(points, known, beyond)
-        return z, centre, scale
+        last, resolution = self.last[rows], self.resolution[rows]
+        finer = np.minimum(resolution, _step_size(x, last))
+        if known.all():
+            self.last[rows], self.resolution[rows] = x, finer
+        else:
+            finer = np.where(known, finer, resolution)
+            self.last[rows], self.resolution[rows] = np.where(known, x, last), finer
+        scores = self._score(x, ok, self.baseline.sums(rows), finer)
+        beyond = np.abs(scores.z) > self.params.threshold
+        busy = (beyond | (self.held_count[rows] > 0)) & known
+        self.baseline.push(rows, x, known & ~beyond)
+        some = busy.nonzero()[0]
+        if len(some):
+            self._suspect(points.series[some], points.t_ms[some], x[some], beyond[some], at[some])
+        return scores
 
-    def _measure_resolution(self, rows: I64, x: F64) -> None:
-        last = self.last[rows]
-        step = np.abs(x - last)
-        real = step > _ROUNDING * np.maximum(np.abs(x), np.abs(last))
-        step = np.where(real, step, np.inf)
-        self.resolution[rows] = np.minimum(self.resolution[rows], step)
-        self.last[rows] = x
+    def _suspect(self, rows: I64, t_ms: I64, x: F64, beyond: Bool, at: I64) -> None:
+        """Keep flagged points aside, until the suspicion ends in one of two ways."""
+        p = self.params
+        before, since = self.held_count[rows], self.since_ms[rows]
+        # A clock may be set back meanwhile, which must not put off the end for ever.
+        since = np.where(beyond, np.where(before == 0, t_ms, np.minimum(since, t_ms)), since)
+        inside = np.where(beyond, 0, self.inside[rows] + 1)
+        count = before + beyond
+        self.held[rows[beyond], before[beyond] % p.min_points] = x[beyond]
+        self.since_ms[rows], self.inside[rows] = since, inside
+        self.held_count[rows] = np.where(inside >= p.close_after, 0, count)
+        lasting = beyond & (t_ms - since >= p.relearn_ms) & (count >= p.min_points)
+        if lasting.any():
+            self._relearn(rows[lasting], at[lasting])
 
-    def _learn(self, points: Points, known: npt.NDArray[np.bool_], beyond: npt.NDArray[np.bool_]) -> None:
-        rows = points.series
-        accept = known & ~beyond
-        self.baseline.push(rows[accept], points.value[accept])
-        suspected = self.outside[rows] > 0
-        calm = rows[accept & suspected]
-        if len(calm):
-            self.inside[calm] += 1
-            self.outside[calm[self.inside[calm] >= self.params.close_after]] = 0
-        hold = known & beyond
-        if hold.any():
-            self._hold(rows[hold], points.t_ms[hold], points.value[hold])
+    def _relearn(self, rows: I64, at: I64) -> None:
+        """Make the points held for these rows their baseline, oldest first."""
+        self._relearned.append(at)
+        self.baseline.clear(rows)
+        for k in range(self.params.min_points):
+            oldest = (self.held_count[rows] + k) % self.params.min_points
+            self.baseline.push(rows, self.held[rows, oldest], np.ones(len(rows), np.bool_))
+        self.held_count[rows] = 0
 
-    def _hold(self, rows: I64, t_ms: I64, x: F64) -> None:
-        """Keep flagged points aside; when they have lasted long enough they are the new baseline."""
-        first = rows[self.outside[rows] == 0]
-        self.since_ms[first] = t_ms[self.outside[rows] == 0]
-        self.held.clear(first)
-        self.held.push(rows, x)
-        self.outside[rows] += 1
-        self.inside[rows] = 0
-        lasting = t_ms - self.since_ms[rows] >= self.params.relearn_ms
-        lasting &= self.outside[rows] >= self.params.min_points
-        renewed = rows[lasting]
-        if len(renewed):
-            self.baseline.refill(renewed, self.held)
-            self.outside[renewed] = 0
-            self._relearned.append(renewed)
+    # -- one series, many points
+
+    def _run_out(self, points: Points, at: I64) -> None:
+        """Take the points at ``at``, series by series, in stretches."""
+        at = at[np.argsort(points.series[at], kind="stable")]
+        series = points.series[at]
+        starts = np.flatnonzero(np.diff(series, prepend=-1))
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(at)], strict=True):
+            mine = at[start:stop]
+            x = points.value[mine]
+            ok = usable(x)
+            run = _Run(int(series[start]), mine, points.t_ms[mine], x, ok, ok & ~points.late[mine])
+            while len(run.x):
+                taken = self._stretch(points, run)
+                run = run.part(taken, len(run.x))
+
+    def _stretch(self, points: Points, run: _Run) -> int:
+        """Take as many points at once as can be; returns how many that were."""
+        row = run.row
+        part = run.part(0, min(_STRETCH_POINTS, self.baseline.until_rebase(row)))
+        if self.baseline.count[row] == 0:
+            unknown = int(np.argmax(np.append(part.known, True)))
+            if unknown == 0:
+                self._keep(run.at[:1], self._step(points.take(run.at[:1]), run.at[:1]))
+                return 1
+            part = part.part(0, unknown)
+        end, flagged = self._accept(part)
+        if flagged:
+            end += self._wait(run.part(end, end + min(_STRETCH_POINTS, 8 + 2 * int(self.held_count[row]))))
+        return end
+
+    def _accept(self, run: _Run) -> tuple[int, bool]:
+        """Score and learn points up to the first that is flagged, or after which the sums are taken anew.
+
+        Returns where that is, and whether the point there is flagged.
+        """
+        row, k = run.row, np.flatnonzero(run.known)
+        stretch = self.baseline.ahead(row, run.x[k])
+        resolution = self._resolutions(row, run.x[k])
+        before, after = _around(run.known)
+        scores = self._score(run.x, run.ok, stretch.before.take(before), resolution[after])
+        flagged = np.flatnonzero(run.known & (np.abs(scores.z) > self.params.threshold))
+        lost = np.flatnonzero(stretch.lost)
+        end = int(k[lost[0]]) + 1 if len(lost) else len(run.x)
+        at_flag = len(flagged) > 0 and int(flagged[0]) < end
+        if at_flag:
+            end = int(flagged[0])
+        m = int(np.count_nonzero(run.known[:end]))
+        self.baseline.commit(row, stretch, m)
+        if self.held_count[row] > 0:
+            self.inside[row] = min(self.inside[row] + m, self.params.close_after)
+            if self.inside[row] == self.params.close_after:
+                self.held_count[row] = 0
+        self._give(run, scores, resolution, end, m)
+        return end, at_flag
+
+    def _wait(self, run: _Run) -> int:
+        """Score points beyond the line, which leave the baseline as it is, up to the first inside it.
+
+        The first point of ``run`` is known to be flagged. Returns how many points were taken.
+        """
+        p, row = self.params, run.row
+        resolution = self._resolutions(row, run.x[run.known])
+        frozen = self.baseline.sums(np.full(len(run.x), row))
+        scores = self._score(run.x, run.ok, frozen, resolution[_around(run.known)[1]])
+        inside = np.flatnonzero(run.known & ~(np.abs(scores.z) > p.threshold))
+        run = run.part(0, int(inside[0]) if len(inside) else len(run.x))
+        k = np.flatnonzero(run.known)
+        t_ms, held = run.t_ms[k], int(self.held_count[row])
+        since = np.minimum.accumulate(np.minimum(t_ms, self.since_ms[row] if held else t_ms[0]))
+        count = held + 1 + np.arange(len(k))
+        lasting = np.flatnonzero((t_ms - since >= p.relearn_ms) & (count >= p.min_points))
+        m = int(lasting[0]) + 1 if len(lasting) else len(k)
+        end = int(k[m - 1]) + 1 if len(lasting) else len(run.x)
+        kept = slice(max(0, m - p.min_points), m)
+        self.held[row, (count[kept] - 1) % p.min_points] = run.x[k[kept]]
+        self.held_count[row], self.inside[row], self.since_ms[row] = held + m, 0, since[m - 1]
+        if len(lasting):
+            self._relearn(np.array([row]), run.at[k[m - 1 : m]])
+        self._give(run, scores, resolution, end, m)
+        return end
+
+    def _resolutions(self, row: int, x: F64) -> F64:
+        """The resolution of a series before and after each of the values ``x``: one more than these."""
+        last = np.concatenate([self.last[row : row + 1], x])[:-1]
+        steps = np.concatenate([self.resolution[row : row + 1], _step_size(x, last)])
+        finest: F64 = np.minimum.accumulate(steps)
+        return finest
+
+    def _give(self, run: _Run, scores: Scores, resolution: F64, end: int, m: int) -> None:
+        """Keep the scores of the points before ``end``, of which ``m`` are known, and their steps."""
+        self._keep(run.at[:end], Scores(scores.z[:end], scores.centre[:end], scores.scale[:end]))
+        if m:
+            self.last[run.row] = run.x[np.flatnonzero(run.known)[m - 1]]
+            self.resolution[run.row] = resolution[m]
+
+    def _keep(self, at: I64, scores: Scores) -> None:
+        out = self._scores
+        out.z[at], out.centre[at], out.scale[at] = scores.z, scores.centre, scores.scale
+
+    # -- the rest of the protocol
 
     def ready_count(self, rows: I64) -> I64:
         """Points in the baseline of each row."""
-        return self.baseline.count[rows]
+        count: I64 = self.baseline.count[rows].astype(np.int64)
+        return count
 
     def relearned(self) -> I64:
-        """Rows whose baseline was replaced since the last call."""
-        out = np.concatenate(self._relearned) if self._relearned else np.zeros(0, np.int64)
-        self._relearned.clear()
-        return out
+        """Positions in the points of the last step at which a level became normal, ascending."""
+        at: I64 = np.sort(np.concatenate([np.zeros(0, np.int64), *self._relearned]))
+        return at
+
+    def _columns(self) -> dict[str, npt.NDArray[np.generic]]:
+        names = ("last", "resolution", "held", "held_count", "inside", "since_ms")
+        return {name: getattr(self, name) for name in names}
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns."""
-        out = dict(self._columns)
-        out |= {f"baseline.{name}": column for name, column in self.baseline.dump().items()}
-        out |= {f"held.{name}": column for name, column in self.held.dump().items()}
-        return out
+        return self._columns() | {f"baseline.{k}": column for k, column in self.baseline.dump().items()}
 
     def load(self, columns: Columns) -> None:
         """Take over what ``dump`` gave."""
-        for bank, prefix in ((self.baseline, "baseline."), (self.held, "held.")):
-            bank.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
-        for name in self._columns:
-            self._columns[name] = columns[name].copy()
-        self._bind()
+        prefix = "baseline."
+        self.baseline.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
+        for name in self._columns():
+            setattr(self, name, columns[name].copy())
+
+
+def _step_size(x: F64, last: F64) -> F64:
+    """How far values moved, infinite where they did not (but for rounding)."""
+    step = np.abs(x - last)
+    return np.where(step > _ROUNDING * np.abs(x), step, np.inf)
+
+
+def _around(known: Bool) -> tuple[Rows, Rows]:
+    """For each point, how many known points there were before it and up to it."""
+    if known.all():
+        return slice(0, len(known)), slice(1, len(known) + 1)
+    learned: I64 = np.cumsum(known)
+    before: I64 = learned - known
+    return before, learned

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -144,7 +144,11 @@ def route(plexus: Plexus, path: str, authorize: Authorize, **handlers: Handler) 
     """Return a route whose handlers, one a method, run in a worker thread after the key was checked."""
 
     async def serve(request: Request) -> Response:
-        body = await read_body(request)
+        try:
+            body = await read_body(request)
+        except ClientDisconnect:
+            # Nobody is there to read this answer: the client was killed or gave up.
+            return Response(status_code=499)
         handler = handlers["GET" if request.method == "HEAD" else request.method]
         try:
             key = authorize(plexus, request.headers)

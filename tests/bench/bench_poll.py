@@ -40,7 +40,7 @@ def serve(pipe: Connection, n: int) -> None:
         pipe.send((box.url, box.key))
         while (t_ms := pipe.recv()) is not None:
             box.load((f"dev-{i:05d}", "temperature", t_ms, rng.gauss(20, 0.1)) for i in range(n))
-            pipe.send(True)
+            pipe.send("loaded")
 
 
 def tutorial_poll(session: requests.Session, url: str, key: str, sources: list[str]) -> int:
@@ -81,7 +81,8 @@ async def measure(worker: Worker, pipe: Connection, ticks: int, tutorial: tuple[
     print(f"telemetry requests a tick     {median(asked):>12} (most {max(asked)})")
     print(f"CPU of a tick                 {per_tick:>12.3f} s (wall {median(wall):.3f} s)")
     print(f"series / CPU-second           {n / per_tick:>12,.0f}")
-    print(f"derived points posted         {worker.delivery.report.posted:>12,} in {worker.delivery.report.posts} posts")
+    delivered = worker.delivery.report
+    print(f"derived points posted         {delivered.posted:>12,} in {delivered.posts} posts")
     print(f"tutorial, series / CPU-second {1 / median(theirs):>12,.0f} (1 request a series)")
     print(f"ratio                         {median(theirs) * n / per_tick:>12,.0f} x")
 
@@ -101,7 +102,8 @@ async def main(n: int, ticks: int, tutorial_series: int) -> None:
             began = time.perf_counter()
             worker = await open_worker(config, client, store)
             warm = await worker.tick()
-            print(f"warm-up: {warm.points:,} points, {warm.requests} requests, {time.perf_counter() - began:.1f} s")
+            took = time.perf_counter() - began
+            print(f"warm-up: {warm.points:,} points, {warm.requests} requests, {took:.1f} s")
             sources = [f"dev-{i:05d}" for i in range(min(tutorial_series, n))]
             await measure(worker, pipe, ticks, (url, key, sources))
         store.close()

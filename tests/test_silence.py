@@ -1,0 +1,63 @@
+"""Series that are silent, slow of clock, or back after a silence: read, at no great cost to the others."""
+
+from __future__ import annotations
+
+import pytest
+from fake_platform import FakeClock, FakePlatform, Row
+from worker_desk import history, opened, quick, tick
+
+START_MS = 1_800_000_000_000
+
+
+def lagged(rows: list[Row], source: str, lag_ms: int) -> list[Row]:
+    """The same samples from a device whose clock is behind."""
+    return [(source, metric, t - lag_ms, value) for _source, metric, t, value in rows]
+
+
+@pytest.mark.parametrize("lag_ms", [90_000, 110_000, 600_000])
+def test_a_clock_that_is_minutes_behind_is_read_for_ever(stopped: FakeClock, lag_ms: int) -> None:
+    """Every sample of a device whose clock is minutes slow is taken, beside a punctual one."""
+    platform = FakePlatform(history(START_MS) + lagged(history(START_MS), "slow", lag_ms))
+    worker = opened(platform, quick())
+    tick(worker)
+    taken = 0
+    for k in range(300):
+        stopped.t_ms = START_MS + 1000 * k + 300
+        platform.rows.append(("dev-0", "t", START_MS + 1000 * k, 20.1))
+        platform.rows.append(("slow", "t", START_MS + 1000 * k - lag_ms, 20.1))
+        taken += tick(worker).points
+    assert taken == 600
+
+
+def test_a_dead_device_is_asked_for_ever_more_rarely(stopped: FakeClock) -> None:
+    """An hour of silence of one of three devices costs few requests, and its return is seen at once."""
+    platform = FakePlatform(history(START_MS, devices=3))
+    worker = opened(platform, quick())
+    tick(worker)
+    asked = 0
+    for k in range(720):
+        stopped.t_ms = START_MS + 5000 * k + 300
+        platform.rows += [(f"dev-{d}", "t", START_MS + 5000 * k, 20.1) for d in range(2)]
+        asked += tick(worker).requests - 1
+    assert asked < 100
+    back = [("dev-2", "t", START_MS + 5000 * k, 20.1) for k in range(720)]
+    platform.rows += back
+    stopped.t_ms += 1000
+    taken = tick(worker).points + tick(worker).points
+    assert taken == len(back)
+
+
+def test_a_slow_series_drags_nobody_back(stopped: FakeClock) -> None:
+    """A metric every ten minutes beside one every second does not widen the reads of the other."""
+    slow = [("dev-0", "slow", START_MS - 600_000 * k, 5.0 + k % 2) for k in range(40, 0, -1)]
+    platform = FakePlatform(history(START_MS) + slow)
+    worker = opened(platform, quick())
+    tick(worker)
+    rows = []
+    for k in range(1200):
+        stopped.t_ms = START_MS + 1000 * k + 300
+        platform.rows.append(("dev-0", "t", START_MS + 1000 * k, 20.1))
+        if k % 600 == 0:
+            platform.rows.append(("dev-0", "slow", START_MS + 1000 * k, 5.0))
+        rows.append(tick(worker).rows)
+    assert max(rows[5:]) < 100
