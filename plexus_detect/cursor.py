@@ -233,7 +233,7 @@ def _move(cursors: Cursors, query: Query, taken: Points, held: I64, to_ms: int) 
 
 
 def _wait(cursors: Cursors, series: I64, to_ms: int) -> None:
-    """Ask for silent series every time for SILENT_MS, then ever more rarely; it matters once they are behind."""
+    """Ask for silent series every time for SILENT_MS, then ever more rarely (once they are behind)."""
     heard = cursors.heard_ms[series]
     heard = cursors.heard_ms[series] = np.where(heard > 0, heard, to_ms)
     cursors.ask_ms[series] = to_ms + np.clip((to_ms - heard - SILENT_MS) // 4, 0, WAIT_MS_MAX)

@@ -87,7 +87,9 @@ class Episodes:
         beyond = magnitude > p.threshold
         before, was_open = self.history[rows], self.is_open[rows]
         history = ((before << np.uint64(1)) | beyond) & np.uint64((1 << p.n) - 1)
-        starts = beyond & (before == 0) & ~was_open
+        # An opening window has room for n - m scores inside the line: more in a row end what was before.
+        recent = np.uint64((1 << (p.n - p.m + 1)) - 1)
+        starts = beyond & ((before & recent) == 0) & ~was_open
         since = np.where(starts, t_ms, self.since_ms[rows])
         peak = np.fmax(np.where(starts, 0.0, self.peak[rows]), np.where(beyond, magnitude, 0.0))
         inside = np.where(beyond | ~was_open, 0, self.inside[rows] + known)

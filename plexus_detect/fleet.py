@@ -265,9 +265,9 @@ class Fleet:
             # Freshness goes by arrival: who was fresh before the leap still is.
             shift = np.zeros(len(self.size), np.int64)
             shift[g[far]] = leap[far]
-            shift = shift[self.group]
-            self.seen_slot += shift
-            self.away[shift != 0] = False
+            shift = shift[self.group[: self._n]]
+            self.seen_slot[: self._n] += shift
+            self.away[: self._n][shift != 0] = False
             self.strays[g[far]] = 0
         self._take_cross_section(g)
 
@@ -325,7 +325,7 @@ class Fleet:
             self.count[rows],
         )
         centre = self.centre[group]
-        difference = x - centre
+        difference, expected = x - centre, centre + offset
         deviation = difference - offset
         scale = np.maximum(self.scale[group], MEAN_DEVIATION_TO_STD * spread)
         # Where nothing ever differed there is no scale: the first deviation is the unit.
@@ -344,7 +344,7 @@ class Fleet:
         if len(some := np.flatnonzero(compared & (beyond | (outside > 0)))):
             self._suspect(points.take(some), difference[some], beyond[some], at[some])
         self._learn_value(points, ok)
-        return z, centre + offset, scale
+        return z, expected, scale
 
     def _suspect(self, points: Points, difference: F64, beyond: Bool, at: I64) -> None:
         """Keep flagged points out of the offset, until the suspicion ends in one of two ways."""

@@ -81,19 +81,22 @@ class _Planner:
     def split(self, series: I64, from_ms: int, to_ms: int | None, rows: float) -> list[Query]:
         """Queries for ``series`` that would bring about ``rows`` rows: one, or one a source."""
         window = (from_ms, to_ms)
-        askable = np.array(["," not in self.keys[i].metric for i in series], np.bool_)
-        # A metric whose name holds a comma cannot be asked for by name (contract section 2).
-        queries = [self._query(s, (), i.tolist(), window) for s, i in self._by_source(series[~askable])]
-        series = series[askable]
-        if len(series) == 0:
-            return queries
-        names = {self.keys[i].metric for i in series}
+        metrics = [self.keys[i].metric for i in series.tolist()]
+        names = set(metrics)
+        queries: list[Query] = []
+        if not all(map(_can_be_listed, names)):
+            askable = np.array(list(map(_can_be_listed, metrics)), np.bool_)
+            queries = [self._query(s, (), i.tolist(), window) for s, i in self._by_source(series[~askable])]
+            series = series[askable]
+            if len(series) == 0:
+                return queries
+            names = set(filter(_can_be_listed, names))
         others = sum(1 for key in self.keys if key.metric in names)
-        sources = self._by_source(series)
+        n_sources = len({self.keys[i].source for i in series.tolist()})
         wide_rows = rows * others / len(series)
-        if wide_rows + REQUEST_ROWS <= rows + REQUEST_ROWS * len(sources):
+        if wide_rows + REQUEST_ROWS <= rows + REQUEST_ROWS * n_sources:
             return queries + self._by_metrics(None, series, window)
-        for source, members in sources:
+        for source, members in self._by_source(series):
             queries += self._by_metrics(source, members, window)
         return queries
 
@@ -126,6 +129,11 @@ class _Planner:
         self, source: str | None, names: tuple[str, ...], members: list[int], window: tuple[int, int | None]
     ) -> Query:
         return Query(source, names, *window, self.params.limit, np.array(sorted(members), np.int64))
+
+
+def _can_be_listed(metric: str) -> bool:
+    """False for a name that cannot be asked for: the platform splits at commas and trims (contract 2)."""
+    return metric != "" and "," not in metric and metric == metric.strip().strip("\ufeff")
 
 
 def older_page(query: Query, points: Points, count: int) -> Query | None:
@@ -180,7 +188,9 @@ def starved(query: Query, points: Points, params: PollParams, keys: Sequence[Ser
     queries = []
     for source, members in by_source.items():
         limit = min(params.limit, 2 * len(members) * params.history_points)
-        names = tuple(sorted({keys[i].metric for i in members if "," not in keys[i].metric}))
+        metrics = {keys[i].metric for i in members}
+        # Without a filter where one of them cannot be listed.
+        names = tuple(sorted(metrics)) if all(map(_can_be_listed, metrics)) else ()
         queries.append(
             Query(source, names, query.from_ms, None, limit, np.array(members, np.int64), cold=True)
         )

@@ -61,9 +61,9 @@ every_detector = pytest.mark.parametrize("name", REGISTRY)
 def test_stepping_a_then_b_is_stepping_both(name: str, stream: Points, at: list[int]) -> None:
     """However a stream is cut into calls, scores, relearned points and state have the same bits."""
     whole, parted = made(name), made(name)
-    assert_same = stepped(whole, [stream]), stepped(parted, cut(stream, at))
-    assert same(assert_same[0][0], assert_same[1][0])
-    assert assert_same[0][1] == assert_same[1][1]
+    (scores, relearned), (other, other_relearned) = stepped(whole, [stream]), stepped(parted, cut(stream, at))
+    assert same(scores, other)
+    assert relearned == other_relearned
     assert same_state(whole, parted)
 
 
@@ -74,7 +74,8 @@ def test_a_long_run_is_the_same_point_by_point(name: str, stream: Points) -> Non
     """A long stretch of few series has the bits of one call a point."""
     whole, single = made(name), made(name)
     assert same(
-        stepped(whole, [stream])[0], stepped(single, [stream.take(slice(i, i + 1)) for i in range(len(stream))])[0]
+        stepped(whole, [stream])[0],
+        stepped(single, [stream.take(slice(i, i + 1)) for i in range(len(stream))])[0],
     )
     assert same_state(whole, single)
 
@@ -87,7 +88,11 @@ def test_series_do_not_see_each_other(name: str, stream: Points) -> None:
     among = made(name).step(stream)
     for row in range(3):
         mine = np.flatnonzero(stream.series == row)
-        alone = points(0, stream.t_ms[mine], stream.value[mine], stream.late[mine]) if len(mine) else Points.empty()
+        alone = (
+            points(0, stream.t_ms[mine], stream.value[mine], stream.late[mine])
+            if len(mine)
+            else Points.empty()
+        )
         assert same(
             made(name, rows=1).step(alone), Scores(among.z[mine], among.centre[mine], among.scale[mine])
         )
@@ -149,7 +154,8 @@ def test_an_empty_call_is_no_call(name: str) -> None:
 def test_two_pasts_give_two_scores(name: str) -> None:
     """The same value is scored differently after a quiet and after a lively past."""
     scores = [
-        made(name, QUIET, 1).step(series_of(np.append(noise(100, deviation=d), 22.0))).z[-1] for d in (0.1, 1.0)
+        made(name, QUIET, 1).step(series_of(np.append(noise(100, deviation=d), 22.0))).z[-1]
+        for d in (0.1, 1.0)
     ]
     assert abs(scores[0]) > 2 * abs(scores[1])
 

@@ -89,7 +89,7 @@ def test_the_device_socket_answers_as_recorded(name: str) -> None:
     exchange = RECORDED[name]
     with Scene("2026-11-22T02:09:11Z") as scene, device(scene) as socket:
         for frame in exchange["request"]["json"]:
-            # The server may close before it has taken the whole of too large a frame; that is looked at below.
+            # The server may close in the middle of too large a frame; how it ends is looked at below.
             with contextlib.suppress(ConnectionClosed):
                 socket.send(_frame(frame, SOCKET_KEYS.get(name, key_text("full"))))
         wanted = exchange["response"]["json"]
