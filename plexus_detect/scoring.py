@@ -83,23 +83,26 @@ def read_csv(lines: Iterable[str]) -> tuple[I64, F64]:
     times: list[float] = []
     values: list[list[float]] = []
     width = 0
-    for row in (reader := csv.reader(lines)):
-        if not row or (reader.line_num == 1 and not _is_number(row[0])):
-            continue
-        width = width or len(row)
-        try:
+    reader = csv.reader(lines)
+    try:
+        for row in reader:
+            if reader.line_num == 1 and row:
+                row[0] = row[0].removeprefix("\ufeff")
+            if not row or (reader.line_num == 1 and not _is_number(row[0])):
+                continue
+            width = width or len(row)
             if len(row) != width or width < 2:
                 raise ValueError(f"it has {len(row)} fields")
             t = float(row[0])
-            times.append(t * 1000 if abs(t) < 1e12 else t)
-            values.append([float(text) if text.strip() else np.nan for text in row[1:]])
             if not abs(t) < 1e15:
                 raise ValueError(f"time {row[0]!r} is out of range")
-        except ValueError as error:
-            raise ConfigError(
-                f"line {reader.line_num}: {error}; a row is a time in seconds or milliseconds and "
-                f"{max(1, width - 1)} number(s): ts,v0[,v1...]"
-            ) from None
+            times.append(t * 1000 if abs(t) < 1e12 else t)
+            values.append([float(text) if text.strip() else np.nan for text in row[1:]])
+    except (ValueError, csv.Error) as error:
+        raise ConfigError(
+            f"line {reader.line_num}: {error}; a row is a time in seconds or milliseconds and "
+            f"{max(1, width - 1)} number(s): ts,v0[,v1...]"
+        ) from None
     t_ms = np.round(np.array(times, np.float64)).astype(np.int64)
     return t_ms, np.array(values, np.float64).reshape(len(times), max(1, width - 1))
 

@@ -16,7 +16,6 @@ from plexus_detect.sandbox import Sandbox
 from plexus_detect.store import Store
 from plexus_detect.worker import open_worker
 
-
 TUTORIAL = (22.41, 22.45, 23.18, 24.05, 24.92, 25.78, 26.43)
 
 
