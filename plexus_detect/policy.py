@@ -43,6 +43,7 @@ def _rule(config: Config, index: int) -> Rule:
             stale_ms=fleet.stale_after_ms,
             scale_floor=fleet.scale_floor,
             relearn_ms=detect.relearn_after_ms,
+            close_after=fleet.close_after,
         )
         if with_fleet
         else None,

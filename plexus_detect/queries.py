@@ -46,8 +46,10 @@ def next_queries(cursors: Cursors, keys: Sequence[SeriesKey], now_ms: int, param
         near = covered >= covered.max() - max(NEAR_MS, 2 * params.overlap_ms)
         behind = ~near & (cursors.ask_ms[warm] <= now_ms)
         queries += planner.forward(warm[near], covered[near])
-        # Those not asked for in this tick are asked for in the next.
-        queries += planner.forward(warm[behind], covered[behind])[:BEHIND_MAX]
+        late = planner.forward(warm[behind], covered[behind])
+        # Those not asked for in this tick come first in the next.
+        late.sort(key=lambda query: int(cursors.ask_ms[query.series].min()))
+        queries += late[:BEHIND_MAX]
     return queries
 
 

@@ -242,13 +242,15 @@ def test_a_trickle_ends_at_the_deadline() -> None:
 
     async def run() -> PlexusDetectError:
         async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            gone = asyncio.ensure_future(reader.read())
             try:
                 writer.write(HEAD + b"\r\n")
-                while not reader.at_eof():
+                while not gone.done():
                     writer.write(b" ")
                     await writer.drain()
-                    await asyncio.wait([asyncio.ensure_future(reader.read())], timeout=0.02)
+                    await asyncio.wait([gone], timeout=0.02)
             finally:
+                gone.cancel()
                 writer.close()
 
         server = await asyncio.start_server(trickle, "127.0.0.1", 0)

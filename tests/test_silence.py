@@ -6,6 +6,10 @@ import pytest
 from fake_platform import FakeClock, FakePlatform, Row
 from worker_desk import history, opened, quick, tick
 
+from plexus_detect.cursor import Cursors, PollParams, advance
+from plexus_detect.queries import BEHIND_MAX, next_queries
+from plexus_detect.series import Points, SeriesKey
+
 START_MS = 1_800_000_000_000
 
 
@@ -61,3 +65,23 @@ def test_a_slow_series_drags_nobody_back(stopped: FakeClock) -> None:
             platform.rows.append(("dev-0", "slow", START_MS + 1000 * k, 5.0))
         rows.append(tick(worker).rows)
     assert max(rows[5:]) < 100
+
+
+def test_every_dead_device_gets_its_turn() -> None:
+    """With more silent devices than requests a tick may make, those left out come first in the next tick."""
+    dead, living, now = BEHIND_MAX + 30, 2000, START_MS
+    keys = [SeriesKey(f"dev-{i}", "t") for i in range(dead + living)]
+    cursors = Cursors()
+    cursors.grow(len(keys))
+    cursors.selected[:] = True
+    cursors.cadence_ms[:] = 1000.0
+    cursors.last_ms[:] = cursors.covered_ms[:] = now
+    cursors.last_ms[:dead] = cursors.covered_ms[:dead] = now - 100_000
+    asked: set[str | None] = set()
+    for _tick in range(2):
+        now += 1000
+        for query in next_queries(cursors, keys, now, PollParams()):
+            if query.source is not None:
+                asked.add(query.source)
+                advance(cursors, query, Points.empty(), now, PollParams())
+    assert asked == {f"dev-{i}" for i in range(dead)}
