@@ -99,6 +99,7 @@ def test_it_falls_back_to_http(box: Sandbox, sdk: Callable[[str], Plexus]) -> No
         client = sdk(f"ws://127.0.0.1:{nobody.getsockname()[1]}")
         assert client.send("temperature", 21.5)
         assert client.send_batch([(f"m{i}", float(i)) for i in range(100)])
+    wait_for(lambda: box.requests.counts["POST /ingest"] >= 2)
     assert box.requests.counts["POST /ingest"] == 2
     assert len(box.rows("pump-1")) == 101
 
