@@ -112,10 +112,6 @@ class MonitorStore:
                 self._all.pop(monitor.id, None)
                 self._keyed.pop(_key(monitor), None)
 
-    def rule_exists(self, rule_id: str) -> bool:
-        """Tell whether a rule still stands behind an alert."""
-        return any(m.rule_id == rule_id for m in list(self._all.values()))
-
     def listed(self, org: str, sources: dict[str, Row]) -> list[dict[str, Any]]:
         """Return ``GET /api/monitors``: threshold and event of one metric share an entry, newest first."""
         entries: dict[tuple[str, str] | str, list[Monitor]] = {}

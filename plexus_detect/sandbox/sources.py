@@ -84,11 +84,6 @@ class SourceStore:
             row = next((r for (o, _), r in list(self._rows.items()) if o == org and r["id"] == name), None)
         return None if row is None else self._shown(row, self._points.last_seen(org, row["slug"]))
 
-    def slugs(self, org: str) -> list[str]:
-        """Return every slug of an org."""
-        self.settle()
-        return [slug for o, slug in list(self._rows) if o == org]
-
     def listed(self, org: str, *, kind: str | None = None, stored_status: str | None = None) -> list[Row]:
         """Return the rows of an org, newest first. The status filter sees the stored column only."""
         self.settle()
