@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,41 +10,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.detectors import DEFAULT, REGISTRY, Detector, DetectorParams
-from plexus_detect.episode import EpisodeParams, Episodes
-from plexus_detect.fleet import Fleet, FleetParams
-from plexus_detect.series import I64, Derived, Kind, Points, Scores, SeriesTable, together
+from plexus_detect.fleet import GroupMove, Verdict
+from plexus_detect.lane import Cohort, Lane, Policy, Rule
+from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, SeriesTable, together
 from plexus_detect.stats import grown
 
+__all__ = ["Cohort", "Evaluation", "Event", "Policy", "Rule", "State", "dump", "evaluate", "load"]
+
 Columns = Mapping[str, npt.NDArray[np.generic]]
+What = Literal["opened", "closed", "relearned"]
 
+# A series counts as one that shares the budget this long after it was admitted: longer than any poll takes,
+# so that a replay, which knows all series from its start, counts the same ones.
+NEWCOMER_MS = 3_600_000
 
-@dataclass(frozen=True)
-class Rule:
-    """How a set of series is scored: its detector, its episodes, and its fleets (None: no fleets)."""
-
-    name: str = "series"
-    detector: str = DEFAULT
-    params: DetectorParams = field(default_factory=DetectorParams)
-    episode: EpisodeParams = field(default_factory=EpisodeParams)
-    fleet: FleetParams | None = None
-    fleet_episode: EpisodeParams = field(default_factory=EpisodeParams)
-
-    def fingerprint(self) -> str:
-        """Everything that a snapshot of this rule's state depends on."""
-        fleet = self.fleet.fingerprint() if self.fleet else "none"
-        return (
-            f"{self.detector}({self.params.fingerprint()}) {self.episode} fleet({fleet}) {self.fleet_episode}"
-        )
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The rules, which kinds of derived points are posted, and how long fleets wait for stragglers."""
-
-    rules: tuple[Rule, ...]
-    kinds: frozenset[Kind] = frozenset({Kind.ZSCORE, Kind.FLEET_ZSCORE})
-    fleet_settle_ms: int = 2_000
+# Posted series that say what was expected, or what single checks found.
+DESCRIBING = frozenset({Kind.EXPECTED, Kind.LOWER, Kind.UPPER, Kind.DRIFT, Kind.STUCK})
 
 
 @dataclass(frozen=True)
@@ -51,10 +33,12 @@ class Event:
     """Something a person wants to read: an episode opened or closed, or a new level became normal.
 
     ``value`` is the sample, ``expected`` what the detector expected, ``score`` the z-score (its peak for
-    a closed episode), ``since_ms`` the first sample of the episode.
+    a closed episode), ``since_ms`` the first sample of the episode, ``reason`` the check that scored highest,
+    ``verdict`` what the device is doing in the light of its peers. Of a fleet event ``value`` and ``score``
+    are the number of devices beyond their own line, and the series is the first of the fleet.
     """
 
-    what: Literal["opened", "closed", "relearned"]
+    what: What
     series: int
     kind: Kind
     t_ms: int
@@ -62,48 +46,30 @@ class Event:
     value: float
     expected: float
     score: float
+    reason: Reason
+    verdict: Verdict = Verdict.NORMAL
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one step gave: scores aligned with the points, derived points to post, events in order of time."""
+    """What one step gave: scores aligned with the points, derived points to post, events in order of time.
+
+    ``unknown`` counts the points without a score of their own by reason, ``fleet_unknown`` those without a
+    score against the fleet.
+    """
 
     scores: Scores
     derived: Derived
     events: tuple[Event, ...]
-    unready: int = 0
-
-
-class Lane:
-    """The series of one rule: a detector bank, the fleets, and the episodes of both, one row a series."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-        self.detector = REGISTRY[rule.detector](rule.params)
-        self.episodes = Episodes(rule.episode)
-        self.fleet = Fleet(rule.fleet) if rule.fleet else None
-        self.fleet_episodes = Episodes(rule.fleet_episode)
-        self.members: list[int] = []
-        self.group_of: dict[str, int] = {}
-
-    def admit(self, series: int, metric: str) -> int:
-        """The row newly given to ``series``; the sources of one metric are one fleet."""
-        row = len(self.members)
-        self.members.append(series)
-        if row == len(self.episodes):
-            room = max(16, 2 * row)
-            self.detector.grow(room)
-            self.episodes.grow(room)
-            self.fleet_episodes.grow(room)
-        if self.fleet is not None:
-            self.fleet.join(self.group_of.setdefault(metric, len(self.group_of)))
-        return row
+    unknown: Mapping[Reason, int] = field(default_factory=dict)
+    fleet_unknown: Mapping[Reason, int] = field(default_factory=dict)
 
 
 @dataclass
 class State:
     """All running state of the detectors. ``rule_of`` is -1 for series that are not scored, ``row_of`` the
-    row of a series in its rule's lane. ``waiting`` are points that the fleets have not seen yet."""
+    row of a series in its rule's lane, ``compared`` says which take part in a fleet. ``waiting`` are points
+    that the fleets have not seen yet."""
 
     table: SeriesTable
     policy: Policy
@@ -111,11 +77,12 @@ class State:
     rule_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     row_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     emit_from_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    compared: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     waiting: Points = field(default_factory=Points.empty)
 
     def __post_init__(self) -> None:
         if not self.lanes:
-            self.lanes = [Lane(rule) for rule in self.policy.rules]
+            self.lanes = [Lane(rule, self.policy) for rule in self.policy.rules]
 
     def admit(self, series: int, rule: int, emit_from_ms: int = 0) -> None:
         """Score ``series`` under ``rule`` from now on; samples before ``emit_from_ms`` only warm it up."""
@@ -124,9 +91,28 @@ class State:
             self.rule_of = grown(self.rule_of, room, -1)  # type: ignore[assignment]
             self.row_of = grown(self.row_of, room)  # type: ignore[assignment]
             self.emit_from_ms = grown(self.emit_from_ms, room)  # type: ignore[assignment]
-        self.rule_of[series] = rule
-        self.row_of[series] = self.lanes[rule].admit(series, self.table.keys[series].metric)
+            self.compared = grown(self.compared, room)  # type: ignore[assignment]
+        lane = self.lanes[rule]
+        row = lane.admit(series, self.table.keys[series])
+        self.rule_of[series], self.row_of[series], self.compared[series] = rule, row, lane.compared[row]
         self.emit_from_ms[series] = emit_from_ms
+
+    def shares(self, series: I64, now_ms: int) -> F64:
+        """How many false alarms a day each of these series may have: all have the same part of the budget.
+
+        A series against its own past and the same one against the fleet are two.
+        """
+        budget = self.policy.alerts_per_day
+        if budget is None:
+            return np.zeros(len(series))
+        emit = self.emit_from_ms
+        sharing = np.concatenate([emit[self.rule_of >= 0], emit[self.compared]])
+        if not (sharing > now_ms - NEWCOMER_MS).any():
+            return np.full(len(series), budget / max(1, len(sharing)))
+        # A newcomer, whose history is from before it came, shares with those that came before or with it.
+        until = np.maximum(now_ms - NEWCOMER_MS, emit[series])
+        shares: F64 = budget / np.maximum(1, np.searchsorted(np.sort(sharing), until, side="right"))
+        return shares
 
 
 @dataclass
@@ -137,31 +123,68 @@ class _Output:
     derived: list[Derived] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
-    def add(self, kind: Kind, points: Points, scores: Scores, episodes: Episodes, relearned: I64) -> None:
-        """Step the episodes with scored points; add what is to be posted and told."""
+    def add(self, kind: Kind, points: Points, scores: Scores, lane: Lane, quiet: Bool) -> None:
+        """Step the episodes with scored points; add what is to be posted and told. Points that are ``quiet``
+        have their score, but count as inside the line: they are part of an event of the whole fleet."""
+        of_fleet = kind is Kind.FLEET_ZSCORE
+        line, teller = (lane.fleet_line, lane.fleet) if of_fleet else (lane.line, lane.detector)
+        relearned = teller.relearned() if teller is not None else np.zeros(0, np.int64)
         rows = self.state.row_of[points.series]
-        value, moves = episodes.step(rows, points.t_ms, scores.z, points.late)
+        counted = np.where(quiet & ~np.isnan(scores.z), 0.0, scores.z)
+        value, moves = line.episodes.step(rows, points.t_ms, counted, points.late, scores.reason)
+        verdict = lane.verdict(_local(self.state, points), scores, quiet, of_fleet=of_fleet)
         audible = points.t_ms >= self.state.emit_from_ms[points.series]
 
-        def tell(
-            what: Literal["opened", "closed", "relearned"], at: int, since_ms: int, score: float
-        ) -> None:
+        def tell(what: What, at: int, since_ms: int, score: float, reason: int) -> None:
             if audible[at]:
                 of_point = int(points.series[at]), kind, int(points.t_ms[at])
-                value, expected = float(points.value[at]), float(scores.centre[at])
-                self.events.append(Event(what, *of_point, since_ms, value, expected, score))
+                seen = float(points.value[at]), float(scores.centre[at])
+                by = Reason(reason), Verdict(int(verdict[at]))
+                self.events.append(Event(what, *of_point, since_ms, *seen, score, *by))
 
         for move in moves:
             score = float(scores.z[move.at]) if move.opened else move.peak
-            tell("opened" if move.opened else "closed", move.at, move.since_ms, score)
+            tell("opened" if move.opened else "closed", move.at, move.since_ms, score, move.reason)
         for at in relearned.tolist():
-            tell("relearned", at, int(points.t_ms[at]), float(scores.z[at]))
+            tell("relearned", at, int(points.t_ms[at]), float(scores.z[at]), int(scores.reason[at]))
         raw = Kind.ZSCORE_RAW if kind is Kind.ZSCORE else Kind.FLEET_ZSCORE_RAW
-        for what_kind, column in ((kind, value), (raw, scores.z)):
-            if what_kind in self.state.policy.kinds:
-                given = np.flatnonzero(audible & ~np.isnan(column))
-                codes = np.full(len(given), int(what_kind), np.int8)
+        self.post(points, audible, {kind: value, raw: scores.z})
+
+    def gather(self, lane: Lane, points: Points, moves: list[GroupMove], column: F64) -> None:
+        """Add the events of whole fleets: one each, told of the first device of the fleet, however many take
+        part."""
+        for move in moves:
+            series, t_ms = lane.first_of[move.group], int(points.t_ms[move.at])
+            if t_ms >= self.state.emit_from_ms[series]:
+                what: What = "opened" if move.opened else "closed"
+                of = what, series, Kind.FLEET_EVENT, t_ms, move.since_ms, float(move.members), np.nan
+                self.events.append(Event(*of, float(move.members), Reason.FLEET, Verdict.FLEET_EVENT))
+        audible = points.t_ms >= self.state.emit_from_ms[points.series]
+        self.post(
+            points,
+            audible & self.state.compared[points.series],
+            {Kind.FLEET_EVENT: column},
+        )
+
+    def post(self, points: Points, audible: Bool, columns: Mapping[Kind, F64]) -> None:
+        """Add those of the columns that are wanted, where there is a number."""
+        for kind, column in columns.items():
+            if kind in self.state.policy.kinds:
+                given = np.flatnonzero(audible & np.isfinite(column))
+                codes = np.full(len(given), int(kind), np.int8)
                 self.derived.append(Derived(points.series[given], codes, points.t_ms[given], column[given]))
+
+    def describe(self, lane: Lane, points: Points, scores: Scores) -> None:
+        """Add what was expected of scored points, and the checks that have a series of their own."""
+        if not self.state.policy.kinds & DESCRIBING:
+            return
+        known = ~np.isnan(scores.z)
+        lower, upper = lane.limits.band(_local(self.state, points), scores, lane.line.threshold)
+        columns = {Kind.EXPECTED: scores.centre, Kind.LOWER: lower, Kind.UPPER: upper}
+        for kind, check in ((Kind.DRIFT, Reason.DRIFT), (Kind.STUCK, Reason.STUCK)):
+            if check in scores.parts:
+                columns[kind] = np.abs(scores.parts[check])
+        self.post(points, known & (points.t_ms >= self.state.emit_from_ms[points.series]), columns)
 
 
 def evaluate(state: State, points: Points, now_ms: int) -> Evaluation:
@@ -176,14 +199,23 @@ def evaluate(state: State, points: Points, now_ms: int) -> Evaluation:
     for index, lane in enumerate(state.lanes):
         at = together(np.flatnonzero(lane_of == index))
         mine = points.take(at)
-        part = lane.detector.step(_local(state, mine))
+        part = lane.score(_local(state, mine), state.shares(mine.series, now_ms))
         scores.z[at], scores.centre[at], scores.scale[at] = part.z, part.centre, part.scale
-        out.add(Kind.ZSCORE, mine, part, lane.episodes, lane.detector.relearned())
-    _score_fleets(out, points, now_ms)
+        scores.reason[at], scores.fresh[at] = part.reason, part.fresh
+        inside, moves = lane.share(_local(state, mine), part)
+        out.add(Kind.ZSCORE, mine, part, lane, inside)
+        out.gather(lane, mine, moves, np.where(np.isnan(part.z), np.nan, inside))
+        out.describe(lane, mine, part)
+    fleet_unknown = _score_fleets(out, points, now_ms)
     events = sorted(out.events, key=lambda e: (e.t_ms, e.series, e.kind))
-    return Evaluation(
-        scores, Derived.concat(out.derived), tuple(events), int(np.count_nonzero(np.isnan(scores.z)))
-    )
+    derived = Derived.concat(out.derived)
+    return Evaluation(scores, derived, tuple(events), _unknown(scores), fleet_unknown)
+
+
+def _unknown(scores: Scores) -> dict[Reason, int]:
+    """How many scores are missing, by reason."""
+    codes, counts = np.unique(scores.reason[np.isnan(scores.z)], return_counts=True)
+    return {Reason(code): n for code, n in zip(codes.tolist(), counts.tolist(), strict=True)}
 
 
 def _local(state: State, points: Points) -> Points:
@@ -191,12 +223,13 @@ def _local(state: State, points: Points) -> Points:
     return Points(state.row_of[points.series], points.t_ms, points.value, points.late)
 
 
-def _score_fleets(out: _Output, points: Points, now_ms: int) -> None:
+def _score_fleets(out: _Output, points: Points, now_ms: int) -> dict[Reason, int]:
+    """Score what is ripe against the fleets; returns how many of these have no score, by reason."""
     state = out.state
-    with_fleet = np.array([lane.fleet is not None for lane in state.lanes], np.bool_)
-    if not with_fleet.any():
-        return
-    eligible = with_fleet[state.rule_of[points.series]] & ~points.late
+    unknown: Counter[Reason] = Counter()
+    if not state.compared.any():
+        return unknown
+    eligible = state.compared[points.series] & ~points.late
     waiting = Points.concat([state.waiting, points.take(eligible)])
     # A device whose clock is ahead is not waited for: its points count as of now.
     settle_ms = state.policy.fleet_settle_ms
@@ -208,16 +241,11 @@ def _score_fleets(out: _Output, points: Points, now_ms: int) -> None:
     for index, lane in enumerate(state.lanes):
         if lane.fleet is not None:
             mine = ripe.take(together(np.flatnonzero(lane_of == index)))
-            scores = lane.fleet.step(_local(state, mine))
-            out.add(Kind.FLEET_ZSCORE, mine, scores, lane.fleet_episodes, lane.fleet.relearned())
-
-
-def _parts(lane: Lane) -> dict[str, Detector | Episodes | Fleet]:
-    """Everything of a lane that has a state of its own, by name."""
-    parts: dict[str, Detector | Episodes | Fleet] = {"detector": lane.detector, "episodes": lane.episodes}
-    if lane.fleet is not None:
-        parts |= {"fleet": lane.fleet, "fleet_episodes": lane.fleet_episodes}
-    return parts
+            shares = state.shares(mine.series, now_ms)
+            scores = lane.score_fleet(lane.fleet, _local(state, mine), shares)
+            out.add(Kind.FLEET_ZSCORE, mine, scores, lane, np.zeros(len(mine), np.bool_))
+            unknown.update(_unknown(scores))
+    return unknown
 
 
 def dump(state: State) -> dict[str, npt.NDArray[np.generic]]:
@@ -226,10 +254,13 @@ def dump(state: State) -> dict[str, npt.NDArray[np.generic]]:
     for i, lane in enumerate(state.lanes):
         n = len(lane.members)
         out[f"lane.{i}.members"] = np.array(lane.members, np.int64)
-        for part, room in _parts(lane).items():
+        for part, room in lane.parts().items():
             # Columns of groups are not as long as those of series, so a fleet gives no more than it uses.
             columns = room.dump().items()
-            out |= {f"lane.{i}.{part}.{name}": c if part == "fleet" else c[:n] for name, c in columns}
+            out |= {
+                f"lane.{i}.{part}.{name}": c if part in ("fleet", "fleet_events") else c[:n]
+                for name, c in columns
+            }
     out["emit_from_ms"] = state.emit_from_ms[: len(state.table)]
     for name in ("series", "t_ms", "value"):
         out[f"waiting.{name}"] = getattr(state.waiting, name)
@@ -243,7 +274,7 @@ def load(table: SeriesTable, policy: Policy, columns: Columns) -> State:
         emit_from = columns["emit_from_ms"]
         for series in columns[f"lane.{i}.members"].tolist():
             state.admit(series, i, int(emit_from[series]))
-        for part, room in _parts(lane).items():
+        for part, room in lane.parts().items():
             room.load(_under(columns, f"lane.{i}.{part}."))
     waiting = _under(columns, "waiting.")
     state.waiting = Points(

@@ -53,6 +53,13 @@ def next_queries(cursors: Cursors, keys: Sequence[SeriesKey], now_ms: int, param
     return queries
 
 
+def span_queries(
+    series: I64, keys: Sequence[SeriesKey], window: tuple[int, int], rows: float, params: PollParams
+) -> list[Query]:
+    """The requests that bring ``series`` from ``window[0]`` to ``window[1]``, about ``rows`` rows in all."""
+    return _Planner(Cursors(), keys, params, window[1]).split(series, *window, rows)
+
+
 @dataclass
 class _Planner:
     """Chooses between one query for all sources and one a source, by the rows each would bring."""

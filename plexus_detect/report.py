@@ -7,6 +7,7 @@ from typing import Any
 
 from plexus_detect.cursor import Advance
 from plexus_detect.evaluate import Evaluation, Event
+from plexus_detect.series import Reason
 
 
 @dataclass
@@ -25,7 +26,13 @@ class TickReport:
     unusable: int = 0
     foreign: int = 0
     held_back: int = 0
-    unready: int = 0
+    scored: int = 0
+    warming: int = 0
+    flat: int = 0
+    stale: int = 0
+    not_a_number: int = 0
+    fleet_warming: int = 0
+    group_small: int = 0
     derived: int = 0
     series: int = 0
     cut_off: int = 0
@@ -42,7 +49,12 @@ class TickReport:
         self.late = int(taken.points.late.sum())
         self.repeats, self.too_late = taken.repeats, taken.too_late
         self.unusable, self.foreign, self.held_back = taken.unusable, taken.foreign, taken.held_back
-        self.unready = evaluation.unready
+        own, fleet = evaluation.unknown, evaluation.fleet_unknown
+        self.scored = self.points - sum(own.values())
+        self.warming, self.flat = own.get(Reason.WARMING, 0), own.get(Reason.FLAT, 0)
+        self.not_a_number = own.get(Reason.NOT_A_NUMBER, 0)
+        self.stale = own.get(Reason.STALE, 0) + fleet.get(Reason.STALE, 0)
+        self.fleet_warming, self.group_small = fleet.get(Reason.WARMING, 0), fleet.get(Reason.GROUP_SMALL, 0)
         self.derived = len(evaluation.derived)
         self.events = evaluation.events
         self.opened = sum(e.what == "opened" for e in evaluation.events)

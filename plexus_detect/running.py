@@ -33,7 +33,7 @@ class Running:
 
     def fingerprint(self) -> str:
         """What a snapshot must agree with to be loaded."""
-        return " | ".join(rule.fingerprint() for rule in self.policy.rules)
+        return self.policy.fingerprint()
 
     def admit_new(self, emit_from_ms: int) -> list[tuple[int, SeriesKey, int | None]]:
         """Give every series that the table learned since the last call its cursor and its rule.

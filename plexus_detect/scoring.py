@@ -17,14 +17,20 @@ from plexus_detect.series import F64, I64, Bool, Points
 # has been set back: the earlier row was wrong, not these.
 CLOCK_BACK_ROWS = 10
 
+# What remains of a score in the rows after it, below the line: this much of the line at most, half of it
+# after so many rows. A ranking then shows where an anomaly was, not only its first row.
+AFTERGLOW_MAX, AFTERGLOW_ROWS = 0.8, 400
+
 
 def score_series(t_ms: npt.ArrayLike, values: npt.ArrayLike, detector: str = "default") -> F64:
     """One score for each row of a series, strictly causal: it uses that row and earlier ones only.
 
     ``t_ms`` are n times in milliseconds since the epoch, in order of arrival; ``values`` n numbers, or n rows
     of several metrics (the largest score of a row counts). A score is the magnitude of the deviation in
-    units of the detector's alert line: 1.0 is at the line. NaN while the detector is not ready and where a
-    value is missing. Rows older than one before them are scored but not learned, as the worker does.
+    units of the detector's alert line: 1.0 is at the line. What was at the line lately is discounted, so that
+    an anomaly gives one alarm and not one a row, and leaves a glow below the line that fades over some hundred
+    rows. NaN while the detector is not ready and where a value is missing. Rows older than one before them
+    are scored but not learned, as the worker does.
     Raises ConfigError for an unknown detector or columns of different lengths.
     """
     times = np.asarray(t_ms, np.int64)
@@ -45,33 +51,51 @@ def score_series(t_ms: npt.ArrayLike, values: npt.ArrayLike, detector: str = "de
     bank.grow(k)
     late = np.repeat(_late(times), k)
     rows = Points(np.tile(np.arange(k), n), np.repeat(times, k), columns.reshape(-1), late)
-    z = np.abs(bank.step(rows).z).reshape(n, k) / params.threshold
+    fresh = bank.step(rows).fresh.reshape(n, k) / params.threshold
     best = np.full(n, np.nan)
-    for column in z.T:
+    for column in fresh.T:
         best = np.fmax(best, column)
-    return best
+    return _with_afterglow(best, late[::k])
 
 
 def score_fleet(t_ms: npt.ArrayLike, source: Sequence[str], values: npt.ArrayLike) -> F64:
-    """One score for each row of a metric that many sources send, in order of arrival, strictly causal.
+    """One score for each value of metrics that many sources send, in order of arrival, strictly causal.
 
     Row i is ``values[i]`` of ``source[i]`` at ``t_ms[i]``, scored against the other sources at that time with
-    the device's own offset removed. 1.0 is at the alert line; NaN while the source is not known well enough,
-    the group is too small or the value is missing. Raises ConfigError for columns of different lengths.
+    the device's own level removed. ``values`` are n numbers, which give n scores, or n rows of k metrics,
+    which give (n, k) scores: each metric is a fleet of its own. 1.0 is at the alert line. NaN while the
+    source is not known well enough, the group is too small, the value is missing, or the row is older than
+    one before it of its source. Raises ConfigError for columns of different lengths.
     """
-    times, column = np.asarray(t_ms, np.int64), np.asarray(values, np.float64)
+    times, columns = np.asarray(t_ms, np.int64), np.asarray(values, np.float64)
     names = np.asarray(source, np.str_)
-    if not times.shape == column.shape == names.shape or times.ndim != 1:
+    if times.ndim != 1 or not times.shape == names.shape == columns.shape[:1] or columns.ndim > 2:
         raise ConfigError(
-            f"score_fleet: {times.shape} times, {names.shape} sources and {column.shape} values do not "
-            "belong together; give three columns of one length"
+            f"score_fleet: {times.shape} times, {names.shape} sources and values of shape {columns.shape} do "
+            "not belong together; give n times, n sources and n values or n rows of values"
         )
     distinct, rows = np.unique(names, return_inverse=True)
+    k = columns.shape[1] if columns.ndim == 2 else 1
     params = FleetParams()
     fleet = Fleet(params)
     for _ in distinct:
-        fleet.join(0)
-    return np.abs(fleet.step(Points(rows.astype(np.int64), times, column)).z) / params.threshold
+        for metric in range(k):
+            fleet.join(metric)
+    out = np.full((len(times), k), np.nan)
+    timely = np.flatnonzero(~_late_of_each(rows, times))
+    series = (k * rows[timely, None] + np.arange(k)).reshape(-1)
+    points = Points(series, np.repeat(times[timely], k), columns.reshape(-1, k)[timely].reshape(-1))
+    out[timely] = np.abs(fleet.step(points).z).reshape(-1, k) / params.threshold
+    return out.reshape(columns.shape)
+
+
+def _late_of_each(rows: npt.NDArray[np.integer], times: I64) -> Bool:
+    """``_late`` for the rows of each source."""
+    late = np.zeros(len(rows), np.bool_)
+    order = np.argsort(rows, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(rows[order])) + 1):
+        late[mine] = _late(times[mine])
+    return late
 
 
 def read_csv(lines: Iterable[str]) -> tuple[I64, F64]:
@@ -105,6 +129,15 @@ def read_csv(lines: Iterable[str]) -> tuple[I64, F64]:
         ) from None
     t_ms = np.round(np.array(times, np.float64)).astype(np.int64)
     return t_ms, np.array(values, np.float64).reshape(len(times), max(1, width - 1))
+
+
+def _with_afterglow(score: F64, late: Bool) -> F64:
+    """Scores, but no less than what remains of those before them; a late row leaves nothing."""
+    strength = np.where((score > 0.0) & ~late, np.sqrt(score / (1.0 + score)), np.finfo(np.float64).tiny)
+    # A maximum that decays is a running maximum on a logarithmic scale that rises as fast as it decays.
+    rising = np.log(2.0) / AFTERGLOW_ROWS * np.cumsum(~late)
+    glow = AFTERGLOW_MAX * np.exp(np.maximum.accumulate(np.log(strength) + rising) - rising)
+    return np.where(late, score, np.maximum(score, glow))
 
 
 def _is_number(text: str) -> bool:

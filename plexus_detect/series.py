@@ -5,7 +5,7 @@ All times are integer milliseconds since the Unix epoch (UTC), as the platform s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+I8 = npt.NDArray[np.int8]
 Bool = npt.NDArray[np.bool_]
 Rows = I64 | slice
 
@@ -33,6 +34,12 @@ class Kind(IntEnum):
     FLEET_ZSCORE = 1
     ZSCORE_RAW = 2
     FLEET_ZSCORE_RAW = 3
+    EXPECTED = 4
+    LOWER = 5
+    UPPER = 6
+    DRIFT = 7
+    STUCK = 8
+    FLEET_EVENT = 9
 
 
 SUFFIX: dict[Kind, str] = {
@@ -40,17 +47,18 @@ SUFFIX: dict[Kind, str] = {
     Kind.FLEET_ZSCORE: ".fleet_zscore",
     Kind.ZSCORE_RAW: ".zscore_raw",
     Kind.FLEET_ZSCORE_RAW: ".fleet_zscore_raw",
+    Kind.EXPECTED: ".expected",
+    Kind.LOWER: ".lower",
+    Kind.UPPER: ".upper",
+    Kind.DRIFT: ".drift",
+    Kind.STUCK: ".stuck",
+    Kind.FLEET_EVENT: ".fleet_event",
 }
 
 # Every suffix this program could ever post, present or announced: never scored, whatever the config says.
 RESERVED_SUFFIXES = (
     *SUFFIX.values(),
     ".zscore_late",
-    ".drift",
-    ".stuck",
-    ".expected",
-    ".lower",
-    ".upper",
     ".coverage",
     ".anomaly",
     ".score",
@@ -133,17 +141,57 @@ class Points:
         )
 
 
+class Reason(IntEnum):
+    """Which check gave a score or, from ``WARMING`` on, why there is none."""
+
+    DEVIATION = 0
+    ROBUST = 1
+    EWMA = 2
+    DRIFT = 3
+    SEASON = 4
+    NOISE = 5
+    STUCK = 6
+    RANGE = 7
+    GAP = 8
+    UNIT = 9
+    FLEET = 10
+    STEP = 11
+    LEVEL = 12
+    QUIET = 13
+    RARE = 14
+    NOVEL = 15
+    WARMING = 64
+    FLAT = 65
+    STALE = 66
+    GROUP_SMALL = 67
+    NOT_A_NUMBER = 68
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a detector says of points, aligned with them: columns of length n.
 
-    ``z`` is the signed deviation in units of ``scale`` (NaN while the detector is not ready);
-    ``centre`` is the expected value and ``scale`` the deviation of the baseline in the metric's own unit.
+    ``z`` is the signed score in units in which the detector's threshold is the line (NaN while there is
+    none); ``centre`` is the expected value and ``scale`` its deviation, both in the metric's own unit, so
+    that centre +- threshold x scale is the band. ``reason`` holds ``Reason`` codes: the check whose score
+    is the largest, or why z is NaN. ``parts`` are the scores of single checks, in the units of z. ``fresh``
+    is the magnitude of z with what was alarmed lately discounted: the news in a score.
     """
 
     z: F64
     centre: F64
     scale: F64
+    reason: I8 = field(default_factory=lambda: np.zeros(0, np.int8))
+    parts: Mapping[Reason, F64] = field(default_factory=dict)
+    fresh: F64 = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if len(self.reason) != len(self.z):
+            unknown = np.isnan(self.z)
+            codes = np.where(unknown, np.int8(Reason.WARMING), np.int8(Reason.DEVIATION))
+            object.__setattr__(self, "reason", codes)
+        if len(self.fresh) != len(self.z):
+            object.__setattr__(self, "fresh", np.abs(self.z))
 
 
 @dataclass(frozen=True)
@@ -151,7 +199,7 @@ class Derived:
     """Columns of derived points to post: series index, ``Kind`` code, time of the sample, value."""
 
     series: I64
-    kind: npt.NDArray[np.int8]
+    kind: I8
     t_ms: I64
     value: F64
 
@@ -227,6 +275,16 @@ def rounds(series: I64) -> Rounds:
     # NumPy sorts 16-bit integers by radix, which is many times faster.
     by_rank = np.argsort(rank.astype(np.uint16) if len(sizes) <= 1 << 16 else rank, kind="stable")
     return Rounds(order[by_rank], [0, *np.cumsum(sizes).tolist()])
+
+
+def aftermath(first: Bool, begins: Bool, counts: Bool, k: int) -> Bool:
+    """Of points sorted by series: those from a point that ``begins`` something up to the ``k``-th after it
+    that ``counts``. ``first`` marks the first point of each series."""
+    place = np.arange(len(first))
+    last = np.maximum.accumulate(np.where(first | begins, place, 0))
+    passed = np.cumsum(counts)
+    marked: Bool = begins[last] & (passed - passed[last] <= k)
+    return marked
 
 
 def together(rows: I64) -> Rows:

@@ -55,11 +55,15 @@ class Sums(NamedTuple):
         """The sums at these positions."""
         return Sums(self.n[at], self.origin[at], self.s1[at], self.s2[at])
 
+    def place(self) -> tuple[F64, F64]:
+        """(origin, mean relative to it), the second NaN where a ring is empty."""
+        return self.origin, self.s1 / self.n
+
     def deviation(self, x: F64) -> tuple[F64, F64, F64]:
         """(x - mean, mean, std), NaN where a ring is empty; x - mean keeps digits that mean lacks."""
-        shift = self.s1 / self.n
+        origin, shift = self.place()
         variance = self.s2 / self.n - shift * shift
-        return (x - self.origin) - shift, self.origin + shift, np.sqrt(np.maximum(variance, 0.0))
+        return (x - origin) - shift, origin + shift, np.sqrt(np.maximum(variance, 0.0))
 
     def lost(self, peak: F64, since: F64, every: int) -> Bool:
         """Where the sums must be taken anew; ``peak`` is the largest s2 of the last ``since`` pushes."""
@@ -87,7 +91,8 @@ class Stretch(NamedTuple):
 class RingBank:
     """Mean and population deviation of the last ``window`` values of each of ``n`` series.
 
-    State is a ring of values a series, shape (n, window), and two sums about a per-series origin. A push
+    State is a ring of values a series, shape (n, window), and two sums about a per-series origin; ``limit``
+    is how many values the ring of a series holds, at most and at first ``window``. A push
     costs O(1); now and then, and whenever digits were lost, the sums are taken anew from the ring, so they
     never drift. All decisions depend on the series' own values only: the result does not depend on how
     pushes are batched over series or calls. Callers turn floating-point warnings off. Reference: Chan,
@@ -101,6 +106,8 @@ class RingBank:
         self.values = np.zeros((n, window))
         self.head = np.zeros(n, np.int64)
         self.origin = np.zeros(n)
+        self.limit = np.full(n, window)
+        self._limited = False
         self._bind(np.zeros((5, n)))
 
     def _bind(self, moving: F64) -> None:
@@ -114,7 +121,15 @@ class RingBank:
 
     def grow(self, n: int) -> None:
         """Room for ``n`` series; the new ones are empty."""
-        self.load({name: grown(column, n) for name, column in self.dump().items()})
+        fill = {"limit": self.window}
+        self.load({name: grown(column, n, fill.get(name, 0)) for name, column in self.dump().items()})
+
+    def resize(self, rows: I64, limit: I64) -> None:
+        """Let the rings of these rows hold ``limit`` values; they must not have held more since they were
+        empty."""
+        self.limit[rows] = limit
+        self.head[rows] %= limit
+        self._limited = self._limited or bool((limit < self.window).any())
 
     def sums(self, rows: Rows) -> Sums:
         """The sums of these rows as they are now."""
@@ -127,18 +142,20 @@ class RingBank:
             self._begin(rows, x, accept & (self.count[rows] == 0))
         was, head, origin = self._moving[:, rows], self.head[rows], self.origin[rows]
         n, since, s1, s2, peak = was
+        limit = self.limit[rows] if self._limited else self.window
+        full = None if least == self.window else n == limit
         flat, at = self.values.reshape(-1), self._ring_start[rows] + head
         leaving = flat[at]
-        gain, gain2 = _gains(x, leaving, None if least == self.window else n == self.window, origin)
+        gain, gain2 = _gains(x, leaving, full, origin)
         now = np.empty_like(was)
-        now[0] = n if least == self.window else np.minimum(n + 1.0, self.window)
+        now[0] = n if full is None else np.minimum(n + 1.0, limit)
         np.add(since, 1.0, out=now[1])
         np.add(s1, gain, out=now[2])
         np.add(s2, gain2, out=now[3])
         np.maximum(peak, now[3], out=now[4])
         lost = Sums(now[0], origin, now[2], now[3]).lost(now[4], now[1], self.every)
         after = head + 1
-        after[after == self.window] = 0
+        after[after == limit] = 0
         if not accept.all():
             lost &= accept
             x, after, now = (
@@ -165,13 +182,13 @@ class RingBank:
         Sums are accumulated in the same order and with the same operations as ``push`` does, so they have
         the same bits. ``x`` holds at most as many values as ``until_rebase`` says.
         """
-        m, window = len(x), self.window
+        m, limit = len(x), int(self.limit[row])
         k = np.arange(m + 1)
-        n = np.minimum(self.count[row] + k, window)
+        n = np.minimum(self.count[row] + k, limit)
         origin = np.full(m + 1, self.origin[row])
-        slots = (self.head[row] + k[: min(m, window)]) % window
+        slots = (self.head[row] + k[: min(m, limit)]) % limit
         leaving = np.concatenate([self.values[row, slots], x])[:m]
-        gain, gain2 = _gains(x, leaving, n[:-1] == window, origin[:-1])
+        gain, gain2 = _gains(x, leaving, n[:-1] == limit, origin[:-1])
         s1 = np.add.accumulate(np.concatenate([self.s1[row : row + 1], gain]))
         s2 = np.add.accumulate(np.concatenate([self.s2[row : row + 1], gain2]))
         after = Sums(n[1:], origin[1:], s1[1:], s2[1:])
@@ -187,10 +204,11 @@ class RingBank:
         """Make the first ``m`` pushes of a stretch true; at most the last of them may be a loss."""
         if m == 0:
             return
-        keep = min(m, self.window)
-        slots = (self.head[row] + np.arange(m - keep, m)) % self.window
+        limit = int(self.limit[row])
+        keep = min(m, limit)
+        slots = (self.head[row] + np.arange(m - keep, m)) % limit
         self.values[row, slots] = stretch.x[m - keep : m]
-        self.head[row] = (self.head[row] + m) % self.window
+        self.head[row] = (self.head[row] + m) % limit
         self.since_rebase[row] += m
         self.count[row] = stretch.after.n[m - 1]
         self.s1[row] = stretch.after.s1[m - 1]
@@ -216,18 +234,19 @@ class RingBank:
 
     def clear(self, rows: I64) -> None:
         """Forget everything of these rows."""
-        self.head[rows] = 0
+        self.head[rows], self.limit[rows] = 0, self.window
         self._moving[:, rows] = 0.0
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """Every column by name, for a snapshot."""
-        names = ("values", "head", "origin", "count", "since_rebase", "s1", "s2", "peak")
+        names = ("values", "head", "limit", "origin", "count", "since_rebase", "s1", "s2", "peak")
         return {name: getattr(self, name) for name in names}
 
     def load(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Take over columns that ``dump`` gave for a bank of the same window."""
-        for name in ("values", "head", "origin"):
+        for name in ("values", "head", "limit", "origin"):
             setattr(self, name, columns[name].copy())
+        self._limited = bool((self.limit < self.window).any())
         self._bind(np.array([columns[name] for name in ("count", "since_rebase", "s1", "s2", "peak")]))
 
 

@@ -19,6 +19,7 @@ from plexus_detect.cursor import Query
 from plexus_detect.delivery import Delivery, DeliveryParams, Patience
 from plexus_detect.errors import ApiError, AuthError, ContractError
 from plexus_detect.evaluate import Event
+from plexus_detect.fleet import WORDS
 from plexus_detect.logs import event
 from plexus_detect.policy import policy_of, poll_params
 from plexus_detect.reader import Answer, Reader
@@ -26,7 +27,7 @@ from plexus_detect.report import TickReport
 from plexus_detect.restore import load_running
 from plexus_detect.retry import retried
 from plexus_detect.running import Running
-from plexus_detect.series import SUFFIX, Derived, Points, SeriesKey, is_own_metric
+from plexus_detect.series import SUFFIX, Derived, Kind, Points, SeriesKey, is_own_metric
 from plexus_detect.store import Commit, Store
 
 log = logging.getLogger(__name__)
@@ -336,23 +337,42 @@ def stamp(t_ms: int) -> str:
     return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
+def _told_of_fleet(happened: Event, metric: str) -> dict[str, Any]:
+    """An event of a whole fleet in words for the log."""
+    words = "moves as a whole" if happened.what == "opened" else "is back to normal"
+    text = f"{metric} of the fleet {words}: {happened.value:.0f} devices, since {stamp(happened.since_ms)}"
+    return {
+        "metric": metric,
+        "series": f"{metric}{SUFFIX[happened.kind]}",
+        "verdict": WORDS[happened.verdict],
+        "devices": int(happened.value),
+        "since": stamp(happened.since_ms),
+        "msg": text,
+    }
+
+
 def told(happened: Event, key: SeriesKey) -> dict[str, Any]:
-    """An event in words for the log: what, value, expected, score, since when."""
+    """An event in words for the log: what, by which check, value, expected, score, since when."""
     series = f"{key.metric}{SUFFIX[happened.kind]}"
+    if happened.kind is Kind.FLEET_EVENT:
+        return _told_of_fleet(happened, key.metric)
     since = stamp(happened.since_ms)
     words = {
         "opened": "is anomalous",
         "closed": "is back to normal",
         "relearned": "has a new normal level",
     }[happened.what]
+    check, verdict = happened.reason.name.lower(), WORDS[happened.verdict]
     text = (
-        f"{key.metric} on {key.source} {words}: {happened.value:.6g}, expected {happened.expected:.6g}, "
-        f"score {happened.score:.1f}, since {since}"
+        f"{key.metric} on {key.source} {words}: {happened.value:.6g}, "
+        f"expected {happened.expected:.6g}, score {happened.score:.1f} ({check}), since {since}"
     )
     return {
         "source": key.source,
         "metric": key.metric,
         "series": series,
+        "check": check,
+        "verdict": verdict,
         "value": happened.value,
         "expected": round(happened.expected, 6),
         "score": round(happened.score, 2),

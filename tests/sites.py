@@ -7,7 +7,7 @@ from streams import points
 
 from plexus_detect.episode import EpisodeParams, Episodes
 from plexus_detect.fleet import Fleet, FleetParams
-from plexus_detect.series import Points, Scores
+from plexus_detect.series import Points, Reason, Scores
 
 T0 = 1_700_000_000_000
 DAY = 86_400_000
@@ -49,7 +49,7 @@ def episodes_of(stream: Points, z: np.ndarray, n: int) -> set[int]:
     """The sources with an episode."""
     bank = Episodes(EpisodeParams())
     bank.grow(n)
-    _, moves = bank.step(stream.series, stream.t_ms, z, stream.late)
+    _, moves = bank.step(stream.series, stream.t_ms, z, stream.late, np.full(len(z), Reason.FLEET, np.int8))
     return {int(stream.series[move.at]) for move in moves if move.opened}
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from plexus_detect.config import load_config
 from plexus_detect.demo.board import Board, Mood
 from plexus_detect.demo.recording import (
     NAME,
@@ -36,7 +37,8 @@ from plexus_detect.demo.scenario import METRIC, RAW_SCORE, SCORE, Replay, Scenar
 from plexus_detect.demo.screen import BARS, Screen, mood_text, sparkline
 from plexus_detect.demo.story import RESOLVED, TRIGGERED, Anomaly, Happening, SlackMessage, Story, read_slack
 from plexus_detect.errors import ConfigError
-from plexus_detect.evaluate import Policy, Rule, State, evaluate
+from plexus_detect.evaluate import State, evaluate
+from plexus_detect.policy import policy_of
 from plexus_detect.series import Points, SeriesTable
 
 ROOT = Path(__file__).parent.parent
@@ -90,14 +92,17 @@ def test_no_calm_stretch_alerts_so_none_was_picked_to_hide_an_alarm(recording: R
     """The default detector is silent on every stretch that the rule allows, as the data's README says."""
     starts = calm_starts(recording, 336, 72)
     assert f"none of the {len(starts):,} stretches" in (data_folder() / "README.md").read_text("utf-8")
-    table = SeriesTable()
-    state = State(table, Policy((Rule(),)))
+    table, sample_ms = SeriesTable(), Scenario().sample_ms
+    state = State(table, policy_of(load_config([], {"PLEXUS_DETECT_FLEET__ENABLED": "false"})))
     for number in range(len(starts)):
-        state.admit(table.add(f"stretch-{number}", METRIC), 0, emit_from_ms=336)
+        state.admit(table.add(f"stretch-{number}", METRIC), 0, emit_from_ms=336 * sample_ms)
     rows, columns = np.meshgrid(np.arange(len(starts)), np.arange(408), indexing="ij")
     values = recording.value[starts[:, None] + np.arange(408)]
-    points = Points(rows.T.ravel(), columns.T.ravel(), values.T.ravel())
-    assert evaluate(state, points, now_ms=408).events == ()
+    points = Points(rows.T.ravel(), columns.T.ravel() * sample_ms, values.T.ravel())
+    evaluation = evaluate(state, points, now_ms=408 * sample_ms)
+    assert "opened" not in {event.what for event in evaluation.events}
+    assert len(evaluation.derived) == 72 * len(starts)
+    assert evaluation.derived.value.max() <= 3.0
 
 
 def test_replay_is_the_record_but_for_the_fault(replay: Replay) -> None:
@@ -272,11 +277,11 @@ def test_demo_finds_the_fault_alerts_resolves_and_adds_up() -> None:
     summary, ticks = events[-1], [e for e in events if e["event"] == "tick"]
     readings = 20 * (336 + 72)
     assert summary["points_sent"] == summary["points_read"] == sum(t["points"] for t in ticks) == readings
-    assert summary["points_scored"] == readings - 20 * 30
+    assert summary["points_scored"] == readings - 20 * 32
     assert summary["derived_posted"] == sum(t["derived"] for t in ticks) == 3 * 20 * 72
     assert summary["ticks"] == len(ticks)
     assert sum(t["requests"] for t in ticks) < summary["requests"] < summary["requests_all"]
-    assert summary["anomaly_after_samples"] == 3
+    assert summary["anomaly_after_samples"] == 1
     assert 0 < summary["alert_opened_s"] < 10
     assert summary["slack_messages"] == sum(e["event"] == "slack" for e in events)
     triggered = sum(e.get("type") == TRIGGERED for e in events)

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from plexus_detect import errors
 from plexus_detect.cli import cli
-from plexus_detect.config import Config, SeriesRule, format_duration
+from plexus_detect.config import Config, MetricConfig, SeriesRule, format_duration
 from plexus_detect.report import TickReport
 
 ROOT = Path(__file__).parents[1]
@@ -40,10 +40,10 @@ def shown_default(field: FieldInfo) -> str:
 def config_rows() -> Iterator[str]:
     """The README's table of keys, made from the models."""
     for section, field in Config.model_fields.items():
-        model = SeriesRule if section == "series" else field.annotation
+        many = {"series": (SeriesRule, "series[]."), "metrics": (MetricConfig, "metrics.<pattern>.")}
+        model, prefix = many.get(section, (field.annotation, f"{section}."))
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             continue
-        prefix = "series[]." if section == "series" else f"{section}."
         for name, inner in model.model_fields.items():
             key = prefix + (inner.alias or name)
             yield f"| `{key}` | {shown_default(inner)} | {inner.description} |"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,15 +12,19 @@ from hypothesis import strategies as st
 from streams import noise, points
 
 from plexus_detect import score_series
-from plexus_detect.detectors import DetectorParams
+from plexus_detect.detectors import REGISTRY, DetectorParams
 from plexus_detect.episode import EpisodeParams
-from plexus_detect.evaluate import Evaluation, Event, Policy, Rule, State, dump, evaluate, load
+from plexus_detect.evaluate import Cohort, Evaluation, Event, Policy, Rule, State, dump, evaluate, load
 from plexus_detect.fleet import FleetParams
-from plexus_detect.series import Kind, Points, SeriesTable
+from plexus_detect.limits import Limits
+from plexus_detect.scoring import AFTERGLOW_MAX
+from plexus_detect.series import Kind, Points, Reason, SeriesTable
 
 T0 = 1_700_000_000_000
 TUTORIAL = [22.41, 22.45, 23.18, 24.05, 24.92, 25.78, 26.43]
-PLAIN = Policy((Rule(),))
+# The detector whose scores can be worked out by hand, whatever the default is.
+scored = partial(Rule, detector="zscore")
+PLAIN = Policy((scored(),))
 RAW = frozenset(Kind)
 
 
@@ -108,7 +115,7 @@ def test_a_missing_or_cold_score_is_not_posted_as_zero() -> None:
     values[40] = np.nan
     evaluation = run(state_for(), seconds(values))
     assert sorted(posted(evaluation)) == [s for s in range(30, 60) if s != 40]
-    assert evaluation.unready == 31
+    assert evaluation.unknown == {Reason.WARMING: 30, Reason.NOT_A_NUMBER: 1}
 
 
 def test_nothing_is_posted_or_told_from_before_emit_from() -> None:
@@ -123,7 +130,7 @@ def test_nothing_is_posted_or_told_from_before_emit_from() -> None:
 
 def test_a_new_normal_level_is_said_at_the_sample_that_makes_it() -> None:
     """After ``relearn_ms`` a level is normal; the event names the sample, however the points came."""
-    policy = Policy((Rule(params=DetectorParams(relearn_ms=60_000)),))
+    policy = Policy((scored(params=DetectorParams(relearn_ms=60_000)),))
     stream = seconds(np.append(noise(300), noise(120, 1, 30.0)))
     whole = run(state_for(policy=policy), stream).events
     assert ("relearned", 0, 360) in told(whole)
@@ -146,7 +153,7 @@ def test_late_points_are_scored_and_change_no_episode() -> None:
 def test_only_the_wanted_kinds_are_posted() -> None:
     """Raw scores are signed and only there when asked for."""
     values = np.append(noise(100), [10.0, 10.0, 10.0])
-    both = run(state_for(policy=Policy((Rule(),), kinds=RAW)), seconds(values))
+    both = run(state_for(policy=Policy((scored(),), kinds=RAW)), seconds(values))
     raw = posted(both, Kind.ZSCORE_RAW)
     assert raw[102] < -10.0
     assert posted(both)[102] == -raw[102]
@@ -155,7 +162,10 @@ def test_only_the_wanted_kinds_are_posted() -> None:
 
 def test_rules_have_their_own_settings() -> None:
     """Each series is scored by the rule it was admitted under."""
-    strict, lax = Rule(), Rule(params=DetectorParams(threshold=50.0), episode=EpisodeParams(threshold=50.0))
+    strict, lax = (
+        scored(),
+        scored(params=DetectorParams(threshold=50.0), episode=EpisodeParams(threshold=50.0)),
+    )
     state = State(SeriesTable(), Policy((strict, lax)))
     state.admit(state.table.add("a", "t"), 0)
     state.admit(state.table.add("b", "t"), 1)
@@ -167,20 +177,30 @@ def test_rules_have_their_own_settings() -> None:
 def test_fingerprints_tell_rules_apart() -> None:
     """Everything that a snapshot depends on is in the fingerprint of its rule."""
     rules = [
-        Rule(),
-        Rule(params=DetectorParams(window=301)),
-        Rule(episode=EpisodeParams(m=2)),
-        Rule(fleet=FleetParams()),
-        Rule(fleet=FleetParams(group_min=7)),
-        Rule(fleet=FleetParams(), fleet_episode=EpisodeParams(m=2)),
+        scored(),
+        scored(params=DetectorParams(window=301)),
+        scored(episode=EpisodeParams(m=2)),
+        scored(fleet=FleetParams()),
+        scored(fleet=FleetParams(group_min=7)),
+        scored(fleet=FleetParams(), fleet_episode=EpisodeParams(m=2)),
     ]
     assert len({rule.fingerprint() for rule in rules}) == len(rules)
+    policies = [
+        Policy((scored(),)),
+        Policy((scored(), scored())),
+        Policy((scored(sensitivity=0.7),)),
+        Policy((scored(),), limits=(("*", Limits(min_abs=1.0)),)),
+        Policy((scored(),), cohorts=(Cohort("a", ("a*",)),)),
+        Policy((scored(),), rest=False),
+        Policy((scored(),), alerts_per_day=1.0),
+    ]
+    assert len({policy.fingerprint() for policy in policies}) == len(policies)
 
 
 # --- fleets -----------------------------------------------------------------------------------------------
 
 
-FLEET = Policy((Rule(fleet=FleetParams(min_points=10)),), kinds=RAW, fleet_settle_ms=2_000)
+FLEET = Policy((scored(fleet=FleetParams(min_points=10)),), kinds=RAW, fleet_settle_ms=2_000)
 
 
 def site(n: int = 8, metrics: int = 2, k: int = 90) -> Points:
@@ -236,9 +256,30 @@ def test_a_point_from_the_future_is_not_waited_for() -> None:
     assert len(state.waiting) == 0
 
 
+def test_cohorts_are_compared_among_themselves() -> None:
+    """Half the sources 50 degrees apart are two fleets; a source of no cohort is in none without ``rest``."""
+    cohorts = (Cohort("low", ("device-[0-3]",)), Cohort("high", ("device-[4-7]",)))
+    policy = dataclasses.replace(FLEET, cohorts=cohorts, rest=False)
+    state = state_for(9, policy, 2)
+    assert state.lanes[0].fleet is not None
+    group = state.lanes[0].fleet.group[:16]
+    assert group.tolist() == [0, 1] * 4 + [2, 3] * 4
+    evaluation = run(state, site(9))
+    fleet = evaluation.derived.take(evaluation.derived.kind == Kind.FLEET_ZSCORE_RAW)
+    assert set(fleet.series.tolist()) <= set(range(16))
+    assert state_for(9, dataclasses.replace(policy, rest=True), 2).compared[:18].all()
+
+
+def test_unknown_fleet_scores_have_their_reasons() -> None:
+    """Scores missing against the fleet are counted beside those of the series' own past."""
+    evaluation = run(state_for(8, FLEET, 2), site(k=5))
+    assert evaluation.unknown == {Reason.WARMING: 80}
+    assert sum(evaluation.fleet_unknown.values()) == 80
+
+
 def test_a_rule_without_fleets_has_none() -> None:
     """Series under a rule without fleets take part in none, beside one that has them."""
-    state = State(SeriesTable(), Policy((Rule(fleet=FleetParams(min_points=5)), Rule())))
+    state = State(SeriesTable(), Policy((scored(fleet=FleetParams(min_points=5)), scored())))
     for i in range(12):
         state.admit(state.table.add(f"device-{i}", "t"), int(i >= 6))
     stream = Points.concat(
@@ -250,6 +291,22 @@ def test_a_rule_without_fleets_has_none() -> None:
 
 
 # --- one path ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["zscore", "auto"])
+def test_scores_are_those_of_the_detector(name: str) -> None:
+    """Without limits, budget or sensitivity an evaluation has the bits of the detector, the news included."""
+    stream = seconds(np.append(noise(600), noise(200, 1, 25.0)))
+    detector = REGISTRY[name](DetectorParams())
+    detector.grow(1)
+    own, scores = detector.step(stream), run(state_for(1, Policy((Rule(detector=name),))), stream).scores
+    for column in ("z", "centre", "scale", "reason", "fresh"):
+        assert np.array_equal(getattr(own, column), getattr(scores, column), equal_nan=True)
+
+
+BUDGETED = dataclasses.replace(
+    FLEET, alerts_per_day=1.0, cohorts=(Cohort("some", ("device-[0-5]",)),), limits=(("m1", Limits(1, 0.2)),)
+)
 
 
 def same(a: Evaluation, b: Evaluation) -> bool:
@@ -264,16 +321,22 @@ def same(a: Evaluation, b: Evaluation) -> bool:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 120), min_size=1, max_size=12), st.sets(st.integers(0, 11)))
-def test_dump_and_load_continue_with_the_same_bits(sizes: list[int], restarts: set[int]) -> None:
+@given(
+    st.sampled_from([FLEET, BUDGETED]),
+    st.lists(st.integers(1, 120), min_size=1, max_size=12),
+    st.sets(st.integers(0, 11)),
+)
+def test_dump_and_load_continue_with_the_same_bits(
+    policy: Policy, sizes: list[int], restarts: set[int]
+) -> None:
     """Stopped and loaded between any ticks, also with fleets waiting: the same derived points and events."""
     stream, start = site(), 0
-    steady, other = state_for(8, FLEET, 2), state_for(8, FLEET, 2)
+    steady, other = state_for(8, policy, 2), state_for(8, policy, 2)
     for number, size in enumerate([*sizes, len(stream)]):
         part = stream.take(slice(start, start + size))
         start += size
         if number in restarts:
-            other = load(other.table, FLEET, {k: v.copy() for k, v in dump(other).items()})
+            other = load(other.table, policy, {k: v.copy() for k, v in dump(other).items()})
         now = (int(part.t_ms.max()) if len(part) else T0 + 90_000) + 300
         assert same(evaluate(steady, part, now), evaluate(other, part, now))
     mine, theirs = dump(steady), dump(other)
@@ -292,10 +355,18 @@ def test_series_admitted_after_a_load_join_their_fleet() -> None:
 
 
 def test_the_scoring_door_gives_the_workers_numbers() -> None:
-    """``score_series`` over a column is |z| over the line of what ``evaluate`` gives for the same points."""
+    """``score_series`` over a column is |z| over the line of what ``evaluate`` gives for the same points, but
+    where that is less than the glow that an anomaly leaves below the line."""
     values = noise(2000)
     values[500:520] += 6.0
     values[700] = np.nan
     stream = seconds(values)
     z = run(state_for(3), points(2, stream.t_ms, stream.value)).scores.z
-    assert np.array_equal(score_series(stream.t_ms, values), np.abs(z) / 3.0, equal_nan=True)
+    score, own = score_series(stream.t_ms, values, "zscore"), np.abs(z) / 3.0
+    assert np.array_equal(np.isnan(score), np.isnan(own))
+    known = ~np.isnan(own)
+    glows = known & (score != own)
+    assert (score[glows] > own[glows]).all()
+    assert score[glows].max() < AFTERGLOW_MAX < 1.0
+    assert (score[500:503] > 1.0).all()
+    assert not glows[500:503].any()

@@ -8,20 +8,22 @@ from sites import DAY, T0, arrival, episodes_of, fleet_of, site, z_of
 from streams import BAD_VALUES
 
 from plexus_detect.fleet import FleetParams
-from plexus_detect.series import Points
+from plexus_detect.series import Points, Reason
 
 # --- what it finds ----------------------------------------------------------------------------------------
 
 
 def test_an_odd_device_is_found_and_no_other() -> None:
     """One of twelve that leaves its peers by a few deviations has an episode; the others have none."""
-    t_ms, value = site()
-    value[150:, 3] += 1.0
+    t_ms, value = site(12, 600)
+    value[500:, 3] += 1.0
     stream = arrival(t_ms, value)
-    z = z_of(stream, 12)
-    assert episodes_of(stream, z, 12) == {3}
-    odd = (stream.series == 3) & (np.arange(len(z)) >= 150 * 12)
-    assert (z[odd] > 3.0).all()
+    scores = fleet_of(12).step(stream)
+    assert episodes_of(stream, scores.z, 12) == {3}
+    odd = (stream.series == 3) & (np.arange(len(stream)) >= 500 * 12)
+    assert np.mean(scores.z[odd] > 3.0) > 0.9
+    assert np.median(np.abs(scores.centre[odd] - (stream.value[odd] - 1.0))) < 0.3
+    assert set(scores.reason[odd].tolist()) <= {Reason.FLEET, Reason.DRIFT}
 
 
 def test_always_different_is_not_odd() -> None:
@@ -55,11 +57,107 @@ def test_what_all_do_together_is_no_anomaly_of_one(what: str) -> None:
 
 def test_an_odd_device_is_found_while_the_fleet_moves() -> None:
     """A common ramp hides nobody who does not take part in it."""
-    t_ms, value = site(20)
+    t_ms, value = site(20, 700)
     others = np.arange(20) != 4
-    value[150:, others] += 0.3 * np.arange(50)[:, None]
+    value[600:, others] += 0.3 * np.arange(100)[:, None]
     stream = arrival(t_ms, value)
     assert episodes_of(stream, z_of(stream, 20), 20) == {4}
+
+
+MINUTE = 60_000
+
+
+def days(n: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sensors that send every minute, under one daily cycle."""
+    t_ms, value = site(n, k, seed, cadence_ms=MINUTE)
+    return t_ms, value + 4.0 * np.sin(np.arange(k) / 1440 * 2 * np.pi)[:, None]
+
+
+def beyond(stream: Points, scores: np.ndarray, since_minute: int) -> np.ndarray:
+    """The sources with a score beyond the line since then, each once."""
+    late = stream.t_ms >= T0 + since_minute * MINUTE
+    return np.unique(stream.series[late & (np.abs(scores) > 3.0)])
+
+
+def test_a_heat_wave_and_a_sensor_2_degrees_warmer_for_ever_are_silent() -> None:
+    """Eight degrees in three hours on all, and one device that always reads 2 more, accuse nobody."""
+    t_ms, value = days(20, 1700)
+    value += 8.0 / (1.0 + np.exp(-(np.arange(1700) - 1300) / 60.0))[:, None]
+    value[:, 5] = value[:, 6] + 2.0 + np.random.default_rng(2).normal(0.0, 0.1, 1700)
+    value[:, 9] += 60.0
+    stream = arrival(t_ms, value)
+    fleet = fleet_of(20)
+    scores = fleet.step(stream)
+    assert len(beyond(stream, scores.z, 800)) <= 1
+    assert fleet.different(np.arange(20))[9]
+    assert fleet.different(np.arange(20)).sum() <= 4
+
+
+def test_a_roll_out_that_reaches_one_device_after_the_other_is_silent() -> None:
+    """A step of twenty deviations on all within half an hour: the first may be odd for a while, the others
+    not, and nobody is after it."""
+    t_ms, value = days(20, 1600)
+    when = 1200 + np.random.default_rng(4).integers(0, 30, 20)
+    value += 2.0 * (np.arange(1600)[:, None] >= when)
+    stream = arrival(t_ms, value)
+    scores = fleet_of(20).step(stream)
+    assert len(beyond(stream, scores.z, 1200)) <= 8
+    assert len(beyond(stream, scores.z, 1400)) == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "reasons"),
+    [
+        ("drift", {Reason.FLEET, Reason.DRIFT}),
+        ("stuck", {Reason.STUCK}),
+        ("noise", {Reason.NOISE, Reason.FLEET}),
+        ("spike", {Reason.FLEET, Reason.NOISE}),
+    ],
+)
+def test_each_kind_of_fault_is_found_and_named(what: str, reasons: set[Reason]) -> None:
+    """A drift of a degree an hour, a stuck sensor, noise sixfold, a spike: found in time, by its check."""
+    t_ms, value = days(12, 1200)
+    value = np.round(value, 2)
+    after = np.arange(1200) >= 1000
+    if what == "drift":
+        value[after, 3] += (np.arange(1200)[after] - 1000) / 60.0
+    elif what == "stuck":
+        value[after, 3] = value[1000, 3]
+    elif what == "noise":
+        value[after, 3] += np.random.default_rng(6).normal(0.0, 0.6, 200)
+    else:
+        value[1000, 3] += 5.0
+    stream = arrival(t_ms, value)
+    scores = fleet_of(12).step(stream)
+    assert 3 in beyond(stream, scores.z, 1000)
+    found = np.flatnonzero((stream.series == 3) & (np.abs(scores.z) > 3.0) & (stream.t_ms >= t_ms[1000, 3]))
+    assert stream.t_ms[found[0]] - t_ms[1000, 3] <= {"drift": 90, "spike": 0}.get(what, 30) * MINUTE
+    assert Reason(scores.reason[found[0]]) in reasons
+
+
+def test_why_there_is_no_score_is_said() -> None:
+    """Too small a group, too few points, no number: each unknown has its reason, none is 0."""
+    t_ms, value = site(6, 100)
+    value[60, 2] = np.nan
+    stream = arrival(t_ms, value)
+    scores = fleet_of(6).step(stream)
+    assert Reason.GROUP_SMALL in scores.reason[:8]
+    unknown = np.isnan(scores.z)
+    assert (scores.reason[unknown] >= Reason.WARMING).all()
+    assert (scores.reason[~unknown] < Reason.WARMING).all()
+    assert set(scores.reason[10 * 6 : 25 * 6].tolist()) == {Reason.WARMING}
+    assert scores.reason[np.isnan(stream.value)].tolist() == [Reason.NOT_A_NUMBER]
+
+
+def test_clocks_a_little_ahead_do_not_drive_the_time_of_the_fleet() -> None:
+    """With a tenth of the clocks two and a half buckets ahead, the buckets keep pace with the minutes."""
+    t_ms, value = days(20, 600)
+    t_ms[:, [3, 8]] += 150_000
+    fleet = fleet_of(20)
+    fleet.step(arrival(t_ms, value))
+    width = int(fleet.groups.bucket_ms[0])
+    assert fleet.groups.turns[0] <= 600 * MINUTE / width
+    assert abs(fleet.groups.slot[0] * width - t_ms[-1, 0]) <= 90_000
 
 
 def test_too_small_a_group_has_no_score() -> None:
@@ -87,16 +185,17 @@ def test_a_new_offset_that_lasts_becomes_normal_and_is_said() -> None:
     assert stream.series[at] == 3
     assert abs(stream.t_ms[at] - (T0 + 160_000)) < 2_000
     later = (stream.series == 3) & (np.arange(len(z)) > at)
-    assert np.abs(z[later]).max() < 4.0
+    assert np.isfinite(z[later][40:]).all()
+    assert np.nanmax(np.abs(z[later])) < 4.0
 
 
 def test_identical_sensors_have_a_resolution() -> None:
     """Where all read the same and MAD is 0, one step of the sensor is not infinitely many deviations."""
-    t_ms, _ = site(10, 100)
-    value = np.full((100, 10), 20.0)
+    t_ms, _ = site(10, 400)
+    value = np.full((400, 10), 20.0)
     value[20, 0] = 20.5
-    value[60:, 1] = 20.5
-    value[80:, 2] = 24.0
+    value[200:, 1] = 20.5
+    value[350:, 2] = 24.0
     stream = arrival(t_ms, value)
     z = z_of(stream, 10)
     assert np.nanmax(np.abs(z[stream.series == 1])) <= 1.0
@@ -146,7 +245,7 @@ def test_a_common_leap_in_time_is_followed() -> None:
     stream = arrival(t_ms, value, keep)
     fleet = fleet_of(20)
     z = fleet.step(stream).z
-    assert fleet.slot[0] == stream.t_ms[-1] // fleet.bucket_ms[0]
+    assert fleet.groups.slot[0] == stream.t_ms[-1] // fleet.groups.bucket_ms[0]
     assert np.isfinite(z[stream.t_ms >= T0 + 3_600_000 + 250_000]).all()
     assert episodes_of(stream, z, 20) == {15}
 
@@ -204,7 +303,7 @@ def test_the_bucket_follows_the_cadence(cadence_ms: int) -> None:
     t_ms, value = site(8, 100, cadence_ms=cadence_ms)
     fleet = fleet_of(8)
     z = fleet.step(arrival(t_ms, value)).z
-    assert cadence_ms / 3 <= fleet.bucket_ms[0] <= 2 * cadence_ms
+    assert cadence_ms / 3 <= fleet.groups.bucket_ms[0] <= 2 * cadence_ms
     assert np.isfinite(z[-200:]).all()
 
 
@@ -213,7 +312,7 @@ def test_a_configured_bucket_stays() -> None:
     t_ms, value = site(8)
     fleet = fleet_of(8, FleetParams(bucket_ms=5_000))
     fleet.step(arrival(t_ms, value))
-    assert fleet.bucket_ms[0] == 5_000
+    assert fleet.groups.bucket_ms[0] == 5_000
 
 
 def test_stale_after_counts_in_time() -> None:

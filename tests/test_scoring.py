@@ -28,7 +28,7 @@ def test_one_is_at_the_alert_line() -> None:
     values = np.append(20.0 + np.sin(np.arange(300)), [0.0])
     window = values[:300]
     values[300] = window.mean() - 3.0 * window.std()
-    assert score_series(seconds(301), values)[300] == pytest.approx(1.0, rel=1e-9)
+    assert score_series(seconds(301), values, "zscore")[300] == pytest.approx(1.0, rel=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,7 +62,7 @@ def test_a_row_without_a_value_has_no_score() -> None:
     values = noise(100)
     values[[40, 60]] = np.nan
     score = score_series(seconds(100), values)
-    assert np.flatnonzero(np.isnan(score)).tolist() == [*range(30), 40, 60]
+    assert np.flatnonzero(np.isnan(score)).tolist() == [*range(32), 40, 60]
 
 
 def test_a_late_row_is_scored_and_not_learned() -> None:
@@ -86,10 +86,13 @@ def test_a_clock_that_is_set_back_is_believed_after_a_while() -> None:
 
 
 def test_a_detector_can_be_named() -> None:
-    """``zscore`` is the default, by either name."""
+    """``auto`` is the default, by either name, and others give other scores."""
     values = noise(100)
-    named, default = (score_series(seconds(100), values, name) for name in ("zscore", "default"))
+    named, default, other = (
+        score_series(seconds(100), values, name) for name in ("auto", "default", "zscore")
+    )
     assert np.array_equal(named, default, equal_nan=True)
+    assert not np.array_equal(other, default, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_a_detector_can_be_named() -> None:
         ([1, 2], [1.0], "default", "do not belong together; give n times and n rows of values"),
         ([[1], [2]], [1.0, 2.0], "default", "do not belong together"),
         ([1], [[[1.0]]], "default", "do not belong together"),
-        ([1], [1.0], "magic", "no detector 'magic'; there are default, zscore"),
+        ([1], [1.0], "magic", "no detector 'magic'; there are default, auto, zscore"),
     ],
 )
 def test_what_cannot_be_scored_is_said(t_ms: object, values: object, name: str, sentence: str) -> None:
@@ -117,14 +120,42 @@ def test_no_rows_no_scores() -> None:
 
 def test_a_fleet_finds_the_odd_source_by_name() -> None:
     """Rows in order of arrival with the names of their sources: only the odd one is beyond the line."""
-    t_ms, value = site(12, 150)
-    value[120:, 3] += 2.0
+    t_ms, value = site(12, 500)
+    value[400:, 3] += 2.0
     stream = arrival(t_ms, value)
     names = np.array([f"room-{i}" for i in range(12)])[stream.series]
     score = score_fleet(stream.t_ms, names.tolist(), stream.value)
-    late = np.arange(len(score)) > 122 * 12
+    late = np.arange(len(score)) > 402 * 12
     assert score[late & (names == "room-3")].min() > 1.0
     assert np.mean(score[late & (names != "room-3")] > 1.0) < 0.01
+
+
+def test_a_fleet_of_several_metrics_has_a_score_for_each() -> None:
+    """(n, k) values give (n, k) scores, each metric's those it has alone."""
+    t_ms, value = site(8, 120)
+    stream = arrival(t_ms, value)
+    names = [f"room-{i}" for i in stream.series.tolist()]
+    both = np.stack([stream.value, np.round(50.0 - 2.0 * stream.value, 1)], axis=1)
+    both[5::11, 1] = np.nan
+    scores = score_fleet(stream.t_ms, names, both)
+    assert scores.shape == both.shape
+    for k in range(2):
+        assert np.array_equal(scores[:, k], score_fleet(stream.t_ms, names, both[:, k]), equal_nan=True)
+    assert np.isnan(scores[5::11, 1]).all()
+
+
+def test_a_late_or_repeated_row_of_a_fleet_has_no_score_and_changes_none() -> None:
+    """A row that is not newer than one before it of its source is unknown, and the others as without it."""
+    t_ms, value = site(8, 120)
+    stream = arrival(t_ms, value)
+    names = [f"room-{i}" for i in stream.series.tolist()]
+    whole = score_fleet(stream.t_ms, names, stream.value)
+    at = np.flatnonzero(stream.series == 2)[80]
+    times = np.insert(stream.t_ms, at + 1, [stream.t_ms[at], stream.t_ms[at] - 30_000])
+    values = np.insert(stream.value, at + 1, [stream.value[at], 1e6])
+    more = score_fleet(times, [*names[: at + 1], "room-2", "room-2", *names[at + 1 :]], values)
+    assert np.isnan(more[at + 1 : at + 3]).all()
+    assert np.array_equal(np.delete(more, [at + 1, at + 2]), whole, equal_nan=True)
 
 
 @settings(max_examples=15, deadline=None)
@@ -141,7 +172,7 @@ def test_a_fleet_score_uses_no_later_row(n: int) -> None:
 
 def test_fleet_columns_of_different_lengths_are_said() -> None:
     """One column too short is a sentence."""
-    with pytest.raises(ConfigError, match="give three columns of one length"):
+    with pytest.raises(ConfigError, match="give n times, n sources and n values"):
         score_fleet([1, 2], ["a"], [1.0, 2.0])
 
 

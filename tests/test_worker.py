@@ -202,8 +202,9 @@ def test_an_anomaly_is_told_in_words(stopped: FakeClock, caplog: pytest.LogCaptu
     platform = FakePlatform(history(START_MS))
     worker = opened(platform, quick())
     tick(worker)
-    for k in range(12):
-        platform.rows.append(("dev-0", "t", START_MS + 1000 * k + 500, 29.0 if 2 <= k < 7 else 20.2))
+    for k in range(20):
+        usual = 20.0 + k * 7 % 5 / 10
+        platform.rows.append(("dev-0", "t", START_MS + 1000 * k + 500, 29.0 if 2 <= k < 7 else usual))
         stopped.t_ms += 1000
         tick(worker)
     (start,) = events(caplog, "anomaly_opened")

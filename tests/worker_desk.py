@@ -17,11 +17,11 @@ from plexus_detect.worker import Worker, open_worker
 
 def quick(**more: str) -> Config:
     """Settings of a small and fast worker."""
-    given = {"detect__min_points": "10", "fleet__min_points": "10", "poll__interval": "100ms"}
+    given = {"fleet__min_points": "10", "poll__interval": "100ms"}
     return settings(**(given | more))
 
 
-def history(now_ms: int, devices: int = 1, n: int = 40) -> list[Row]:
+def history(now_ms: int, devices: int = 1, n: int = 64) -> list[Row]:
     """A sample a second from each device, up to two seconds ago."""
     return [
         (f"dev-{d}", "t", now_ms - 1000 * k, 20.0 + d + (k * 7 + d) % 5 / 10)

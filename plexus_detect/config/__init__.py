@@ -13,28 +13,39 @@ from plexus_detect.config.models import (
     PostConfig,
     StateConfig,
 )
-from plexus_detect.config.rules import DetectConfig, DetectOverride, FleetConfig, SeriesRule
+from plexus_detect.config.rules import (
+    CohortConfig,
+    DetectConfig,
+    DetectOverride,
+    FleetConfig,
+    MetricConfig,
+    SeriesRule,
+)
 from plexus_detect.config.schema import config_schema
-from plexus_detect.config.values import duration_ms, format_duration
+from plexus_detect.config.values import Span, duration_ms, format_duration, per_day
 
 __all__ = [
     "API_URL",
     "APP_URL",
     "GATEWAY_URL",
+    "CohortConfig",
     "Config",
     "DetectConfig",
     "DetectOverride",
     "FleetConfig",
     "LogConfig",
+    "MetricConfig",
     "MonitorsConfig",
     "PlexusConfig",
     "PollConfig",
     "PostConfig",
     "SeriesRule",
+    "Span",
     "StateConfig",
     "config_schema",
     "duration_ms",
     "format_duration",
     "load_config",
+    "per_day",
     "variable_names",
 ]

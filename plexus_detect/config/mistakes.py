@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,6 +35,7 @@ _SENTENCES = {
     "string_unicode": "{value} is not text; put it in quotes",
     "path_type": "{value} is not a path; write one in quotes",
     "tuple_type": '{value} is not a list; write one in brackets, like ["a", "b"]',
+    "dict_type": "{value} is not a section; write its keys below it",
     "model_type": "{value} is not a section; write its keys below it",
 }
 
@@ -43,7 +44,8 @@ def first_mistake(error: ValidationError, origins: Mapping[KeyPath, Origin]) -> 
     """The sentence for the first thing that is wrong, with the place where it was written."""
     first = error.errors(include_url=False)[0]
     kind, context = str(first["type"]), dict(first.get("ctx", {}))
-    path: KeyPath = (*first["loc"], *context.pop("path", ()))
+    # "[key]" is pydantic's way to say that the key of a mapping is wrong, not its value.
+    path: KeyPath = (*(part for part in first["loc"] if part != "[key]"), *context.pop("path", ()))
     keys: tuple[str, ...] = context.pop("keys", ())
     if keys:
         path = (*path, next((key for key in keys if (*path, key) in origins), keys[0]))
@@ -106,7 +108,8 @@ def _near_key(path: KeyPath) -> str:
     section: type[BaseModel] = Config
     for part in path[:-1]:
         if isinstance(part, str):
-            section = _model_in(section_keys(section)[part]) or section
+            # The name of a metric is no key of the section that it is in.
+            section = _model_in(section_keys(section).get(part)) or section
     known = section_keys(section)
     near = near_match(unknown, known)
     if near is None:
@@ -131,5 +134,5 @@ def _key_paths(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         below = _model_in(annotation)
         if below is not None:
-            many = "" if annotation is below else "[]"
+            many = "" if annotation is below else ".<pattern>" if get_origin(annotation) is dict else "[]"
             yield from _key_paths(below, f"{prefix}{key}{many}.")

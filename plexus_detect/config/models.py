@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
-from plexus_detect.config.rules import DetectConfig, FleetConfig, SeriesRule
-from plexus_detect.config.values import Duration, Number, Section, Unique, Url, Word, mistake
+from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
+from plexus_detect.config.values import Duration, Glob, Number, Section, Unique, Url, Word, mistake
 from plexus_detect.errors import ConfigError
 
 APP_URL = "https://app.plexus.company"
@@ -28,7 +28,21 @@ def _known_version(version: int) -> int:
 
 
 Version = Annotated[int, Number, AfterValidator(_known_version)]
-PostName = Annotated[Literal["zscore", "fleet_zscore", "zscore_raw", "fleet_zscore_raw"], Word]
+PostName = Annotated[
+    Literal[
+        "zscore",
+        "fleet_zscore",
+        "zscore_raw",
+        "fleet_zscore_raw",
+        "expected",
+        "lower",
+        "upper",
+        "drift",
+        "stuck",
+        "fleet_event",
+    ],
+    Word,
+]
 
 
 class PlexusConfig(Section):
@@ -151,6 +165,10 @@ class Config(Section):
         default_factory=_default_rules,
         min_length=1,
         description="Which series are watched; the first rule that matches wins. Default: all of them.",
+    )
+    metrics: dict[Glob, MetricConfig] = Field(
+        default_factory=dict,
+        description="Limits of metrics by patterns of their names; the first pattern that matches wins.",
     )
     detect: DetectConfig = Field(
         default_factory=DetectConfig, description="When a series is odd against its own past."

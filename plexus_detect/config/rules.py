@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
 from collections.abc import Sequence
 from fnmatch import translate
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from plexus_detect.config.values import Duration, Glob, Globs, Name, Number, Section, is_literal, mistake
+from plexus_detect.config.values import (
+    Duration,
+    Glob,
+    Globs,
+    Length,
+    Name,
+    Number,
+    Rate,
+    Section,
+    Span,
+    TimesLine,
+    Timezone,
+    Word,
+    is_literal,
+    mistake,
+)
+from plexus_detect.detectors import DEFAULT, REGISTRY
 from plexus_detect.series import is_own_metric
 
 Threshold = Annotated[float, Field(gt=0), Number]
 Streak = Annotated[int, Field(ge=1, le=64), Number]
 CloseAfter = Annotated[int, Field(ge=1, le=100_000), Number]
-Window = Annotated[int, Field(ge=8, le=100_000), Number]
+Points = Annotated[int, Field(ge=8, le=100_000), Number]
+Window = Annotated[int | Span, Length(8, 100_000, "1s", "90d")]
 MinPoints = Annotated[int, Field(ge=5, le=100_000), Number]
 ScaleFloor = Annotated[float, Field(ge=0), Number]
+MinDeviation = Annotated[float, Field(ge=0), Number]
+Bound = Annotated[float | None, Number]
 RelearnAfter = Annotated[int, Duration("1s", "365d")]
+Sensitivity = Annotated[Literal["low", "medium", "high"], Word]
+
+
+def _detector(name: str) -> str:
+    """A name of the registry; raises a mistake."""
+    if name not in REGISTRY:
+        near = difflib.get_close_matches(name, REGISTRY, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "choose one of them"
+        raise mistake(f"{{value}} is not one of {', '.join(REGISTRY)}", hint)
+    return name
+
+
+DetectorName = Annotated[
+    str, Word, AfterValidator(_detector), Field(json_schema_extra={"enum": sorted(REGISTRY)})
+]
 
 
 def _check_streak(consecutive: int, of: int) -> None:
@@ -31,8 +67,9 @@ def _check_streak(consecutive: int, of: int) -> None:
         )
 
 
-def _check_window(window: int, min_points: int, window_key: str) -> None:
-    if window < min_points:
+def _check_window(window: int | Span, min_points: int, window_key: str) -> None:
+    # How many points a span holds is only known once their cadence is.
+    if isinstance(window, int) and window < min_points:
         raise mistake(
             f"impossible window: {window_key} = {window} points is less than min_points = {min_points}",
             f"raise {window_key} or lower min_points",
@@ -48,6 +85,15 @@ def _same_as_consecutive(data: dict[str, Any]) -> int:
 class DetectConfig(Section):
     """When a series is odd against its own past."""
 
+    detector: DetectorName = Field(default=DEFAULT, description="What computes the scores.")
+    sensitivity: Sensitivity = Field(
+        default="medium", description="low, medium or high: the line is 1.5, 1 or 0.7 times as far out."
+    )
+    alert_budget: Rate | None = Field(
+        default=None,
+        description="At most about so many false alarms of all series together, such as 2/week: the line of "
+        "a series is raised by its own past. Not set: it is not.",
+    )
     threshold: Threshold = Field(default=3.0, description="The line: a score beyond it is odd.")
     consecutive: Streak = Field(
         default=3, description="M: an anomaly opens after M of the last N points are odd."
@@ -56,10 +102,17 @@ class DetectConfig(Section):
         default_factory=_same_as_consecutive,
         description="N in 'M of N'; the same as consecutive when not given.",
     )
+    at_once: TimesLine = Field(
+        default="auto",
+        description="An anomaly opens with a single score so many times beyond the line; 0: never. auto: 2 "
+        "for the detector auto, else 0.",
+    )
     close_after: CloseAfter = Field(
         default=3, description="Normal points in a row after which an anomaly closes."
     )
-    window: Window = Field(default=300, description="Points of the past that a new one is compared with.")
+    window: Window = Field(
+        default=300, description="The past that a new point is compared with: points, or a duration."
+    )
     min_points: MinPoints = Field(
         default=30, description="Points that must be known before anything is scored."
     )
@@ -71,20 +124,32 @@ class DetectConfig(Section):
         alias="relearn_after",
         description="A new level that lasts this long becomes the normal one.",
     )
+    timezone: Timezone = Field(
+        default="UTC", description="Whose hours and days a season follows, such as Europe/Berlin."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> DetectConfig:
         _check_streak(self.consecutive, self.of)
         _check_window(self.window, self.min_points, "window")
+        if self.detector == "gap" and isinstance(self.window, Span):
+            raise mistake(
+                "the detector gap counts its window in points",
+                "make window a number such as 300",
+                keys=("window", "detector"),
+            )
         return self
 
 
 class DetectOverride(Section):
     """The part of the detect section that a rule wants otherwise; what is not given stays as it is there."""
 
+    detector: DetectorName | None = Field(default=None, description="See detect.detector.")
+    sensitivity: Sensitivity | None = Field(default=None, description="See detect.sensitivity.")
     threshold: Threshold | None = Field(default=None, description="See detect.threshold.")
     consecutive: Streak | None = Field(default=None, description="See detect.consecutive.")
     of: Streak | None = Field(default=None, description="See detect.of.")
+    at_once: TimesLine | None = Field(default=None, description="See detect.at_once.")
     close_after: CloseAfter | None = Field(default=None, description="See detect.close_after.")
     window: Window | None = Field(default=None, description="See detect.window.")
     min_points: MinPoints | None = Field(default=None, description="See detect.min_points.")
@@ -92,6 +157,7 @@ class DetectOverride(Section):
     relearn_after_ms: RelearnAfter | None = Field(
         default=None, alias="relearn_after", description="See detect.relearn_after."
     )
+    timezone: Timezone | None = Field(default=None, description="See detect.timezone.")
 
 
 def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
@@ -162,10 +228,59 @@ class SeriesRule(Section):
         return list(dict.fromkeys(pairs))
 
 
+class MetricConfig(Section):
+    """What values of a metric may be, and which deviations of it matter."""
+
+    range: tuple[Bound, Bound] | None = Field(
+        default=None,
+        description="[low, high], null for no bound: values outside are odd by themselves and never learned.",
+    )
+    direction: Annotated[Literal["both", "up", "down"], Word] = Field(
+        default="both", description="Deviations that matter: both, up or down."
+    )
+    min_abs: MinDeviation = Field(
+        default=0.0, description="The least deviation that matters, in the metric's own unit."
+    )
+    min_rel: MinDeviation = Field(
+        default=0.0, description="The least deviation that matters, as a share of the expected value."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> MetricConfig:
+        low, high = self.bounds
+        if low >= high:
+            raise mistake(
+                f"no value lies between {low:g} and {high:g}",
+                "write the lower bound first",
+                keys=("range",),
+            )
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest valid value, infinite where there is none."""
+        low, high = self.range or (None, None)
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+
+class CohortConfig(Section):
+    """Sources that are compared with one another and with no others."""
+
+    name: Name = Field(description="What people call the group.")
+    sources: Globs = Field(description="Patterns of source slugs.")
+
+
 class FleetConfig(Section):
     """When a source is odd against the other sources of the same metric."""
 
     enabled: bool = Field(default=True, description="Compare sources with one another at all.")
+    cohorts: tuple[CohortConfig, ...] = Field(
+        default=(), description="Groups of sources (name, sources) compared only among themselves."
+    )
+    rest: bool = Field(default=True, description="Compare the sources of no cohort with one another too.")
+    sensitivity: Sensitivity = Field(
+        default="medium", description="low, medium or high: the line is 1.5, 1 or 0.7 times as far out."
+    )
     group_min: Annotated[int, Field(ge=3, le=100_000), Number] = Field(
         default=5, description="Sources that must have fresh values before any is scored."
     )
@@ -191,11 +306,16 @@ class FleetConfig(Section):
     min_points: MinPoints = Field(
         default=30, description="Points of a source before its own offset is known."
     )
-    offset_window: Window = Field(
+    offset_window: Points = Field(
         default=300, description="Points from which the offset of a source is learned."
     )
     scale_floor: ScaleFloor = Field(
         default=0.0, description="The least deviation that counts as 1, in the metric's own unit."
+    )
+    relearn_after_ms: Annotated[int, Duration("1s", "365d")] = Field(
+        default=86_400_000,
+        alias="relearn_after",
+        description="A difference from the others that lasts this long becomes the device's own.",
     )
     settle_ms: Annotated[int, Duration("0s", "5m")] = Field(
         default=2000, alias="settle", description="Wait this long for the others before a moment is compared."
@@ -205,4 +325,13 @@ class FleetConfig(Section):
     def _possible(self) -> FleetConfig:
         _check_streak(self.consecutive, self.of)
         _check_window(self.offset_window, self.min_points, "offset_window")
+        names = [cohort.name for cohort in self.cohorts]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise mistake(
+                    f"'{name}' is the name of two cohorts",
+                    "rename one",
+                    path=("cohorts", i),
+                    keys=("name",),
+                )
         return self

@@ -7,12 +7,14 @@ so that one place decides whether it may be shown.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -22,12 +24,16 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(day|week|month)", re.ASCII)
+_RATE_DAYS = {"day": 1, "week": 7, "month": 30}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 # A bracket of fnmatch: "]" straight after "[" or "[!" is a member, not the end. Possessive, so that
 # "[]" stays unclosed instead of matching on a second try.
@@ -118,6 +124,90 @@ class Duration:
         return {"anyOf": [{"type": "string", "pattern": pattern}, {"type": "number", "minimum": 0}]}
 
 
+@dataclass(frozen=True)
+class Span:
+    """A length in time, in milliseconds, where a number would be a length in points."""
+
+    ms: int
+
+
+@dataclass(frozen=True)
+class Length:
+    """Marks an ``int`` of points or a ``Span``: a plain number counts points, a unit makes it a duration."""
+
+    low: int
+    high: int
+    low_span: str
+    high_span: str
+
+    def parse(self, value: object) -> int | Span:
+        """Points or a span; raises a mistake."""
+        if isinstance(value, str) and not value.strip().isdecimal():
+            return Span(Duration(self.low_span, self.high_span).parse(value) or 0)
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise mistake("{value} is neither a number of points nor a duration", "write one like 300 or 2h")
+        points = int(value)
+        if not self.low <= points <= self.high:
+            raise mistake("{value} is out of range", f"choose from {self.low} to {self.high} points")
+        return points
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source, handler
+        written = core_schema.plain_serializer_function_ser_schema(_written_length, when_used="json")
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=written)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        del schema, handler
+        points = {"type": "integer", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, points]}
+
+
+def _written_length(value: int | Span) -> int | str:
+    return format_duration(value.ms) if isinstance(value, Span) else value
+
+
+def _rate(value: object) -> str:
+    """A rate such as "2/week", without blanks; raises a mistake."""
+    found = _RATE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if found is None or float(found[1]) <= 0:
+        raise mistake("{value} is not a rate", "write one like 2/week, 1/day or 5/month")
+    return f"{found[1]}/{found[2]}"
+
+
+def per_day(rate: str) -> float:
+    """How many times a day a rate such as "2/week" is; a month has 30 days."""
+    amount, unit = rate.split("/")
+    return float(amount) / _RATE_DAYS[unit]
+
+
+def _timezone(value: str) -> str:
+    """The name of a time zone that is known here; raises a mistake."""
+    if value == "UTC":
+        return value
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, KeyError):  # KeyError: ZoneInfoNotFoundError
+        near = difflib.get_close_matches(value, available_timezones(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "write one like Europe/Berlin"
+        raise mistake("{value} is not a time zone", hint) from None
+    return value
+
+
+def _far(value: object) -> object:
+    """0, a number from 1, or the word auto; raises a mistake."""
+    if value == "auto":
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not (number == 0 or 1 <= number <= 1e6):
+        raise mistake("{value} is neither 0, nor a number from 1, nor auto", "write one such as 2")
+    return number
+
+
 def _glob(value: str) -> str:
     """A pattern with ``*``, ``?`` and ``[..]`` as ``fnmatch`` reads it; raises a mistake for a bad one."""
     if not value:
@@ -186,3 +276,10 @@ Glob = Annotated[str, AfterValidator(_glob)]
 Globs = Annotated[tuple[Glob, ...], Field(min_length=1)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Name = Annotated[str, AfterValidator(_name)]
+Rate = Annotated[str, BeforeValidator(_rate)]
+Timezone = Annotated[str, AfterValidator(_timezone)]
+TimesLine = Annotated[
+    float | Literal["auto"],
+    PlainValidator(_far),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^auto$|\$\{"}]}),
+]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import isnan, nan
+
+import numpy as np
 
 from plexus_detect.demo.scenario import METRIC, RAW_SCORE
 from plexus_detect.evaluate import State
@@ -64,18 +66,19 @@ class Board:
         for source, device in self.devices.items():
             series = state.table.by_source.get(source, {}).get(METRIC)
             if series is not None:
-                device.mood = mood_of(state, series)
+                device.mood = mood_of(state, series, warm=not isnan(device.z))
 
 
-def mood_of(state: State, series: int) -> Mood:
-    """What the detector and its episodes say of ``series``."""
+def mood_of(state: State, series: int, *, warm: bool) -> Mood:
+    """What the detector and its episodes say of ``series``, which is ``warm`` once it had a score."""
     if series >= len(state.rule_of) or state.rule_of[series] < 0:
         return Mood("waiting")
     lane = state.lanes[state.rule_of[series]]
     row = state.row_of[series : series + 1]
-    known, needed = int(lane.detector.ready_count(row)[0]), lane.rule.params.min_points
-    if known < needed:
-        return Mood("warming", known, needed)
-    if lane.episodes.is_open[row][0]:
+    if not warm:
+        receipt = lane.detector.receipt(Points(row, np.zeros(1, np.int64), np.zeros(1)))
+        if receipt.learned < receipt.needed:
+            return Mood("warming", receipt.learned, receipt.needed)
+    if lane.line.episodes.is_open[row][0]:
         return Mood("ANOMALY")
-    return Mood("suspected" if lane.episodes.suspected(row)[0] else "normal")
+    return Mood("suspected" if lane.line.episodes.suspected(row)[0] else "normal")

@@ -296,6 +296,7 @@ class Stage:
                 source=source,
                 metric=metric,
                 series=series,
+                check=happened.reason.name.lower(),
                 t_ms=happened.t_ms,
                 value=round(happened.value, 3),
                 expected=round(happened.expected, 3),

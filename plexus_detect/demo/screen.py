@@ -64,7 +64,7 @@ def device_row(device: Device, width: int, bars: str = BARS) -> Text:
 def table_head(width: int) -> Text:
     """The line above the rows of ``device_row``."""
     spark_width, _ = _widths(width)
-    head = f"{'device':<8}{'readings':<{spark_width}.{spark_width}}{'value':>6}{'z':>6} state"
+    head = f"{'device':<8}{'readings':<{spark_width}.{spark_width}}{'value':>6}{'score':>6} state"
     return Text(f"{head:<{width}}", style="dim", no_wrap=True)
 
 

@@ -126,7 +126,7 @@ class Story:
         self.ticks += 1
         self.requests = requests
         self.points_read += report.points
-        self.points_scored += report.points - report.unready
+        self.points_scored += report.scored
         names = ("tick", "series", "points", "derived", "requests", "outbox", "lag_ms", "dur_ms")
         self.tell("tick", **{name: getattr(report, name) for name in names}, points_read=self.points_read)
 

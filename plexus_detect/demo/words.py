@@ -66,8 +66,8 @@ def slack_words(said: Mapping[str, Any]) -> str:
 def _anomaly(name: str, said: Mapping[str, Any]) -> str:
     against = "the rest of the fleet" if "fleet" in said["series"] else "its own past"
     what = {
-        "anomaly_opened": f"anomaly against {against}, z {said['score']:.1f}",
-        "anomaly_closed": f"back to normal against {against}, z was up to {said['score']:.1f}",
+        "anomaly_opened": f"anomaly against {against}, score {said['score']:.1f}",
+        "anomaly_closed": f"back to normal against {against}, score up to {said['score']:.1f}",
         "anomaly_relearned": f"this is the new normal against {against}",
     }[name]
     return f"{said['source']}: {what} ({said['metric']} {said['value']:.1f}, expected {said['expected']:.1f})"
@@ -90,7 +90,7 @@ def _summary(said: Mapping[str, Any]) -> list[str]:
 
 
 def _found(samples: int | None) -> str:
-    return "not found" if samples is None else f"found after {samples} samples"
+    return "not found" if samples is None else f"found after {samples} sample{'s' * (samples != 1)}"
 
 
 def _after(what: str, seconds: float | None) -> str:
