@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plexus_detect import __version__
+from plexus_detect.backtest.command import backtest
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
+from plexus_detect.explain.command import explain
 
 # NumPy, httpx and pydantic take most of a second to import on a small machine: each command imports what it
 # runs, so that --help and usage errors answer at once.
@@ -239,6 +241,10 @@ def score(detector: str) -> None:
 
     t_ms, values = read_csv(sys.stdin)
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
+
+
+cli.add_command(backtest)
+cli.add_command(explain)
 
 
 # -- what the commands share

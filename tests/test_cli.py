@@ -28,6 +28,8 @@ COMMANDS = [
     ["sandbox"],
     ["demo"],
     ["score"],
+    ["backtest"],
+    ["explain"],
 ]
 
 
