@@ -22,8 +22,8 @@ QUIET = "temperature"
 
 
 def config(**more: str) -> Config:
-    """Settings with a poll a second; the detectors are the defaults but for a shorter window."""
-    given = {"detect__window": "60", "poll__interval": "1s", "fleet__settle": "1500ms"}
+    """Settings with a poll a second; the detectors are the defaults."""
+    given = {"poll__interval": "1s", "fleet__settle": "1500ms"}
     return settings(**(given | more))
 
 
@@ -105,7 +105,7 @@ def play(
     given: Config | None = None,
     before: Callable[[Sandbox], object] = lambda box: None,
 ) -> Pipe:
-    """Run ``body`` with a pipe whose platform holds ``past`` (two quiet minutes of every device)."""
+    """Run ``body`` with a pipe whose platform holds ``past`` (a quiet minute of every device)."""
     stopped.t_ms = START_MS + 200
     if past is None:
         past = [quiet_room(s, START_MS - 1000 * k) for s in DEVICES for k in range(70, 0, -1)]

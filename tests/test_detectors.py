@@ -80,7 +80,7 @@ every_windowed_detector = pytest.mark.parametrize("name", [n for n in EVERY if n
 
 
 @every_detector
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(stream=streams(), at=places())
 def test_stepping_a_then_b_is_stepping_both(name: str, stream: Points, at: list[int]) -> None:
     """However a stream is cut into calls, scores, relearned points and state have the same bits."""
@@ -92,7 +92,7 @@ def test_stepping_a_then_b_is_stepping_both(name: str, stream: Points, at: list[
 
 
 @every_detector
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(stream=streams(rows=2, size=400))
 def test_a_long_run_is_the_same_point_by_point(name: str, stream: Points) -> None:
     """A long stretch of few series has the bits of one call a point."""
@@ -197,7 +197,7 @@ def test_state_is_bounded(name: str) -> None:
 
 
 @every_detector
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(stream=streams())
 def test_no_input_raises_or_gives_an_infinite_score(name: str, stream: Points) -> None:
     """NaN, infinities, 1e308, sentinels, clocks that jump by days: scores are NaN or within bounds."""

@@ -34,7 +34,6 @@ TELEMETRY = "GET /api/v1/telemetry"
 SETTINGS = {
     "poll__interval": "150ms",
     "state__snapshot_interval": "600ms",
-    "detect__window": "100",
     "post__series": '["zscore","fleet_zscore","zscore_raw","fleet_zscore_raw"]',
 }
 

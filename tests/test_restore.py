@@ -25,8 +25,6 @@ TICKS = 60
 def short(**more: str) -> Config:
     """Settings under which everything happens within a minute; a snapshot every 7 s."""
     given = {
-        "detect__window": "40",
-        "detect__min_points": "10",
         "fleet__min_points": "10",
         "fleet__settle": "1500ms",
         "poll__interval": "1s",
@@ -188,7 +186,7 @@ def test_a_clean_stop_continues_the_same(never_stopped: Room, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "changed",
-    [{"detect__window": "60"}, {"detect__threshold": "4"}, {"fleet__group_min": "4"}],
+    [{"detect__relearn_after": "2h"}, {"detect__threshold": "4"}, {"fleet__group_min": "4"}],
     ids=lambda c: next(iter(c)),
 )
 def test_changed_settings_warm_up_anew_and_post_nothing_twice(

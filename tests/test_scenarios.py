@@ -190,9 +190,14 @@ def _site() -> Outcome:
 
 
 def test_a_heat_wave_makes_no_odd_device(site: Outcome) -> None:
-    """What the whole fleet sees pages nobody about one device against the others."""
+    """What the whole fleet sees pages nobody about one device against the others; it is one event, and after
+    it was seen as one no further device is told to have left its own past while it lasts."""
     assert site.series(Kind.FLEET_ZSCORE) == set()
     assert [m for m in site.alerts if m.metric.endswith(".fleet_zscore")] == []
+    (event,) = [e for e in site.opened if e.kind is Kind.FLEET_EVENT]
+    alone = [e for e in site.opened if e.kind is Kind.ZSCORE and e.t_ms < THE_DAY + 18 * HOUR]
+    assert max(e.t_ms for e in alone) <= event.t_ms < THE_DAY + 18 * HOUR
+    assert len(alone) < 5  # as many make an event
 
 
 def test_a_device_that_is_always_warmer_is_silent(site: Outcome) -> None:

@@ -41,7 +41,7 @@ class Stuck(Columns):
             Reason.STUCK,
             "repetitions of one value in units of the usual surprise of one",
             floor=9.0,
-            weight=0.85,
+            weight=0.75,
             fades=False,
         ),
         Part(

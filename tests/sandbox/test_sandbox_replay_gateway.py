@@ -86,6 +86,23 @@ def device(scene: Scene) -> Iterator[ClientConnection]:
 @pytest.mark.parametrize("name", [name for name in SOCKET if name not in DESCRIBED])
 def test_the_device_socket_answers_as_recorded(name: str) -> None:
     """Each recorded conversation goes the same way: frames, silence, close code and reason."""
+    for last in (False, False, True):
+        try:
+            _converse(name)
+        except PeerResetError:
+            # Where the server closes in the middle of a frame, the kernel may throw away what it said before.
+            if last:
+                raise
+        else:
+            return
+
+
+class PeerResetError(Exception):
+    """The connection ended without a close frame before everything was received."""
+
+
+def _converse(name: str) -> None:
+    """Hold one recorded conversation and compare."""
     exchange = RECORDED[name]
     with Scene("2026-11-22T02:09:11Z") as scene, device(scene) as socket:
         for frame in exchange["request"]["json"]:
@@ -93,9 +110,18 @@ def test_the_device_socket_answers_as_recorded(name: str) -> None:
             with contextlib.suppress(ConnectionClosed):
                 socket.send(_frame(frame, SOCKET_KEYS.get(name, key_text("full"))))
         wanted = exchange["response"]["json"]
-        got = [json.loads(socket.recv(timeout=5)) for _ in wanted]
+        try:
+            got = [json.loads(socket.recv(timeout=5)) for _ in wanted]
+        except ConnectionClosed as closed:
+            raise PeerResetError if closed.rcvd is None else closed from closed
         assert list(differences(wanted, got, {})) == []
-        assert _ending(socket, exchange["response"].get("close")) is None
+        ending = _ending(socket, exchange["response"].get("close"))
+        if ending == LOST and exchange["response"].get("close"):
+            raise PeerResetError
+        assert ending is None
+
+
+LOST = "the close frame was lost"
 
 
 def _ending(socket: ClientConnection, close: dict[str, Any] | None) -> str | None:
@@ -106,6 +132,8 @@ def _ending(socket: ClientConnection, close: dict[str, Any] | None) -> str | Non
         return None if close is None else "it stays open"
     except ConnectionClosed as closed:
         got = closed.rcvd
+    if got is None and close is not None:
+        return LOST
     if got is None or close is None or got.code != close["code"]:
         return f"it ends with {got}"
     # Too large a frame is refused by the server's library, in words of its own.
