@@ -36,7 +36,8 @@ class PollParams:
     """``overlap_ms`` is read again behind every frontier for late points; samples younger than ``settle_ms``
     are left for the next query, so that stragglers fall into order; a gap longer than
     ``catchup_ms_max`` is skipped; ``limit`` rows a request; ``pages_max`` requests to complete one answer;
-    ``history_ms`` is how far back a cold series may look for its first ``history_points``."""
+    ``history_ms`` is how far back a cold series may look for its first ``history_points``; where few series
+    are cold, and ``history_points_max`` is more, for as many as make ``history_rows`` of all of them."""
 
     overlap_ms: int = 10_000
     settle_ms: int = 0
@@ -45,13 +46,21 @@ class PollParams:
     pages_max: int = 64
     history_ms: int = 14 * 86_400_000
     history_points: int = 330
+    history_points_max: int = 0
+    history_rows: int = 0
+
+    def wanted(self, n_cold: int) -> int:
+        """How many of its newest points each of ``n_cold`` cold series is to get."""
+        shared = min(self.history_points_max, self.history_rows // max(1, n_cold))
+        return max(self.history_points, shared)
 
 
 @dataclass(frozen=True)
 class Query:
     """One telemetry request: ``source`` None asks for every source, no ``metrics`` for every metric.
 
-    ``series`` are the selected series that the answer covers; ``to_ms`` None means the server's now.
+    ``series`` are the selected series that the answer covers; ``to_ms`` None means the server's now. A
+    ``cold`` query is content with the newest ``wanted`` points (0: ``history_points``) of each series.
     """
 
     source: str | None
@@ -61,6 +70,7 @@ class Query:
     limit: int
     series: I64
     cold: bool = False
+    wanted: int = 0
 
 
 class Advance(NamedTuple):

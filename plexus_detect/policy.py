@@ -17,6 +17,9 @@ LINE_FACTOR = {"low": 1.5, "medium": 1.0, "high": 0.7}
 # The detector auto knows what a score far beyond its line is worth; z-scores of heavy-tailed noise do not.
 AT_ONCE = {"auto": 2.0}
 
+# What a first start reads of the past at most: of each series, and of all that are new together.
+HISTORY_POINTS_MAX, HISTORY_ROWS = 20_000, 500_000
+
 # Points that a window given as a duration may hold at most, but for a larger min_points.
 WINDOW_POINTS = 1000
 
@@ -101,4 +104,7 @@ def poll_params(config: Config) -> PollParams:
         history_ms=config.poll.history_ms,
         # A tenth more than the window, so that flagged points left out of it do not leave it short.
         history_points=max(windows) * 11 // 10 + 1,
+        # The season of a series and the lines of its checks are learned over days, not over a window.
+        history_points_max=HISTORY_POINTS_MAX,
+        history_rows=HISTORY_ROWS,
     )

@@ -36,11 +36,12 @@ def next_queries(cursors: Cursors, keys: Sequence[SeriesKey], now_ms: int, param
     planner = _Planner(cursors, keys, params, now_ms)
     queries: list[Query] = []
     if len(cold):
-        rows = float(len(cold) * params.history_points)
+        wanted = params.wanted(len(cold))
+        rows = float(len(cold) * wanted)
         cold_from = max(0, now_ms - params.history_ms)
         for query in planner.split(cold, cold_from, None, rows):
-            useful = len(query.series) * params.history_points
-            queries.append(replace(query, cold=True, limit=min(query.limit, useful)))
+            limit = min(query.limit, len(query.series) * wanted)
+            queries.append(replace(query, cold=True, limit=limit, wanted=wanted))
     if len(warm):
         covered = np.maximum(cursors.covered_ms[warm], now_ms - params.catchup_ms_max)
         near = covered >= covered.max() - max(NEAR_MS, 2 * params.overlap_ms)
@@ -190,18 +191,27 @@ def starved(query: Query, points: Points, params: PollParams, keys: Sequence[Ser
     The limit is shared by all series of a query, so busy ones push slow ones out (contract trap 4).
     """
     got = np.bincount(points.series, minlength=int(query.series.max()) + 1)[query.series]
-    poor = query.series[got < params.history_points]
+    wanted = query.wanted or params.history_points
+    poor = query.series[got < wanted]
     by_source: dict[str, list[int]] = {}
     for i in poor.tolist():
         by_source.setdefault(keys[i].source, []).append(i)
     queries = []
     for source, members in by_source.items():
-        limit = min(params.limit, 2 * len(members) * params.history_points)
+        limit = min(params.limit, 2 * len(members) * wanted)
         metrics = {keys[i].metric for i in members}
         # Without a filter where one of them cannot be listed.
         names = tuple(sorted(metrics)) if all(map(_can_be_listed, metrics)) else ()
         queries.append(
-            Query(source, names, query.from_ms, None, limit, np.array(members, np.int64), cold=True)
+            replace(
+                query,
+                source=source,
+                metrics=names,
+                to_ms=None,
+                limit=limit,
+                series=np.array(members, np.int64),
+                cold=True,
+            )
         )
     return queries
 

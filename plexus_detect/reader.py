@@ -109,7 +109,7 @@ class Reader:
         """
         pages: list[Points] = []
         ask, to_ms = query, 0
-        enough = len(query.series) * self._poll.history_points / query.limit
+        enough = len(query.series) * (query.wanted or self._poll.history_points) / query.limit
         for number in range(self._poll.pages_max):
             points, count, end_ms = await self._page(ask)
             pages.append(points)

@@ -28,9 +28,9 @@ def score_series(t_ms: npt.ArrayLike, values: npt.ArrayLike, detector: str = "de
     ``t_ms`` are n times in milliseconds since the epoch, in order of arrival; ``values`` n numbers, or n rows
     of several metrics (the largest score of a row counts). A score is the magnitude of the deviation in
     units of the detector's alert line: 1.0 is at the line. What was at the line lately is discounted, so that
-    an anomaly gives one alarm and not one a row, and leaves a glow below the line that fades over some hundred
-    rows. NaN while the detector is not ready and where a value is missing. Rows older than one before them
-    are scored but not learned, as the worker does.
+    an anomaly gives one alarm and not one a row, and leaves a glow below the line that fades over some
+    hundred rows. NaN while the detector is not ready and where a value is missing. Rows older than one
+    before them are scored but not learned, as the worker does.
     Raises ConfigError for an unknown detector or columns of different lengths.
     """
     times = np.asarray(t_ms, np.int64)

@@ -101,7 +101,7 @@ def test_a_status_that_never_changes_is_not_stuck_and_its_first_change_is_rare()
 
 
 def test_a_daily_cycle_is_silent_and_a_drift_over_hours_is_not() -> None:
-    """Ten days of weather and day and night alarm hardly ever; 5 degrees in 8 hours on the last do, as drift."""
+    """Ten days of weather, day and night alarm hardly ever; 5 degrees in 8 hours on the last do, as drift."""
     values = room(11.0)
     calm = scored(values, 60_000)
     assert (np.abs(calm.z[2 * 1440 :]) > 3.0).mean() < 0.002

@@ -188,6 +188,13 @@ def test_narrower_halves_the_metrics_then_the_sources() -> None:
     assert narrower(parts[0], KEYS) == []
 
 
+def test_a_first_start_reads_more_of_few_series_than_of_many() -> None:
+    """A season is learned over days: few new series get more of their past, many share what is read."""
+    poll = PollParams(history_points=331, history_points_max=20_000, history_rows=500_000)
+    assert [poll.wanted(n) for n in (1, 25, 100, 10_000)] == [20_000, 20_000, 5_000, 331]
+    assert PollParams(history_points=331).wanted(1) == 331
+
+
 def test_series_that_busy_ones_pushed_out_are_asked_for_by_source() -> None:
     """Of a cut-off cold answer, those without their share of rows get their own, with room for all of it."""
     poll = PollParams(history_points=2, limit=100)

@@ -1,8 +1,8 @@
 """The default detector, all checks on: many series at one point each, and one long series.
 
-The public tutorial's loop over 120 samples runs alternately in the same process; printed are median rates per
-CPU-second and their ratio. The past of every series is a few hundred points, at phases of its own, so that the
-work of a full pane is spread over the ticks as it is in life. Run with
+The public tutorial's loop over 120 samples runs alternately in the same process; printed are median rates
+per CPU-second and their ratio. The past of every series is a few hundred points, at phases of its own, so
+that the work of a full pane is spread over the ticks as it is in life. Run with
 ``python tests/bench/bench_default.py [rounds]``; the exit code is 1 when a figure is below its target.
 """
 
