@@ -111,13 +111,15 @@ class DetectConfig(Section):
         default=3, description="Normal points in a row after which an anomaly closes."
     )
     window: Window = Field(
-        default=300, description="The past that a new point is compared with: points, or a duration."
+        default=300,
+        description="The past that a new point is compared with: points or a duration; auto has its own.",
     )
     min_points: MinPoints = Field(
-        default=30, description="Points that must be known before anything is scored."
+        default=30, description="Points that must be known before anything is scored (auto: 32)."
     )
     scale_floor: ScaleFloor = Field(
-        default=0.0, description="The least deviation that counts as 1, in the metric's own unit."
+        default=0.0,
+        description="The least deviation that counts as 1, in the metric's own unit. auto: see metrics.",
     )
     relearn_after_ms: RelearnAfter = Field(
         default=3_600_000,

@@ -21,6 +21,9 @@ from plexus_detect.series import F64, I64, Bool, Rows
 BLOCKS, BLOCK_PANES, BLOCK_PANES_MAX, BLOCKS_MIN = 32, 2, 256, 4
 YOUNG = 1.25
 
+# From so many blocks on a series can have an incident; before, everything is its past.
+INCIDENTS_FROM = 2
+
 # A block raises the line to at most this times itself; an incident of more blocks than this counts again.
 RAISE_MAX, INCIDENT_BLOCKS = 2.0, 2
 
@@ -117,7 +120,7 @@ class Lines(Columns):
         """Sort the block's maximum into an incident, or into the blocks of the past."""
         line, most = self.line[:, rows], np.maximum(self.block_max[:, rows], self.floor)
         self.block_max[:, rows], self.pane_count[rows] = 0.0, 0.0
-        beyond = (most > line) & (self.count[:, rows] >= BLOCKS_MIN)
+        beyond = (most > line) & (self.count[:, rows] >= INCIDENTS_FROM)
         before, gathered, length = self.incident[:, rows], self.gathered[:, rows], self.length[:, rows]
         bounded = np.where(beyond, np.minimum(most, RAISE_MAX * line), most)
         largest = np.maximum(self.largest[:, rows], bounded)
