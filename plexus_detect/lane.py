@@ -16,10 +16,6 @@ from plexus_detect.limits import Limits, LimitsBank
 from plexus_detect.series import F64, I8, Bool, Kind, Points, Reason, Scores, SeriesKey
 from plexus_detect.stats import usable
 
-# So many devices at once, and a third of the fresh ones, are an event of their fleet: in a fleet of nine
-# the first two have been told of one by one before the third makes it plain.
-EVENT_DEVICES_MIN = 3
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -151,7 +147,7 @@ class Lane:
         self.detector = REGISTRY[rule.detector](rule.params)
         self.line = Line(rule.episode, rule.sensitivity, self.limits, budgeted)
         self.fleet = Fleet(rule.fleet) if rule.fleet else None
-        self.fleet_events = FleetEvents(EventParams(EVENT_DEVICES_MIN)) if rule.fleet else None
+        self.fleet_events = FleetEvents(EventParams(rule.fleet.group_min)) if rule.fleet else None
         self.fleet_line = Line(rule.fleet_episode, rule.fleet_sensitivity, self.limits, budgeted)
         self.members: list[int] = []
         self.compared: list[bool] = []
