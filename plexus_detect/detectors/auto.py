@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.detectors.base import Columns as Snapshot
+from plexus_detect.columns import Column, Columns, Snapshot
 from plexus_detect.detectors.base import DetectorParams, Receipt, Term
 from plexus_detect.detectors.calibration import Lines
 from plexus_detect.detectors.checks import PANE, Block, Check, Reading
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.detectors.levels import Levels
 from plexus_detect.detectors.noise import Noise
 from plexus_detect.detectors.novelty import Novelty
@@ -48,12 +47,11 @@ OF_LEVEL = frozenset({Reason.ROBUST, Reason.LEVEL, Reason.DRIFT, Reason.SEASON, 
 
 
 class _Ages(Columns):
-    """Of each series: the largest values in the unfinished pane, the factor of its age, whether it gives
+    """Of each series: the largest values in the unfinished pane, the factor of its age,
     scores, and since when its level has been beyond the line (-1: it is not) for how many panes."""
 
     most: F64
     factor: F64
-    ready: F64
     off_since_ms: I64
     off_panes: F64
 
@@ -302,13 +300,12 @@ class Auto:
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns."""
-        return {k: c for name, room in self._rooms().items() for k, c in room.dump(f"{name}.").items()}
+        return {k: c for name, room in self._rooms().items() for k, c in room.save(f"{name}.").items()}
 
     def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave."""
-        held = dict(columns)
         for name, room in self._rooms().items():
-            room.load(held, f"{name}.")
+            room.restore(columns, f"{name}.")
 
 
 def _numbers(reading: Reading) -> tuple[float, float, float]:

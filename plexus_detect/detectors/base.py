@@ -6,17 +6,15 @@ learned, not ready is NaN, batching does not change a score, a dump and load cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import Snapshot
 from plexus_detect.series import I64, Points, Reason, Scores
 from plexus_detect.stats import Z_MAX
-
-Columns = Mapping[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,6 @@ class Detector(Protocol):
         """The state as columns, for a snapshot."""
         ...
 
-    def load(self, columns: Columns) -> None:
+    def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave under the same parameters."""
         ...

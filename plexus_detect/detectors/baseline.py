@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.detectors.base import Columns
+from plexus_detect.columns import Snapshot
 from plexus_detect.series import F64, I64, Bool, Rows
 
 
@@ -88,7 +88,7 @@ class Baseline(Protocol[A]):
         """The state as columns."""
         ...
 
-    def load(self, columns: Columns) -> None:
+    def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave."""
         ...
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import Part
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Bool, Rows
 
 # Blocks kept; panes of the shortest and of the longest; before so many the largest counts, and more.

@@ -8,12 +8,12 @@ Values are relative to the first value of their series, which keeps digits of sm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import Snapshot
 from plexus_detect.series import F64, I64, Bool, Reason, Rows
 
 PANE = 16
@@ -115,12 +115,12 @@ class Check(Protocol):
         """Room for ``n`` series."""
         ...
 
-    def dump(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
+    def save(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns."""
         ...
 
-    def load(self, columns: Mapping[str, npt.NDArray[np.generic]], prefix: str = "") -> None:
-        """Take over what ``dump`` gave."""
+    def restore(self, columns: Snapshot, prefix: str = "") -> None:
+        """Take over what ``save`` gave."""
         ...
 
 

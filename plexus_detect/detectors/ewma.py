@@ -24,8 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import Column, Columns, Snapshot
 from plexus_detect.detectors.base import DetectorParams
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.detectors.guarded import Guarded, Run
 from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows
 
@@ -88,6 +88,14 @@ class WeightedBank(Columns):
 
     def __len__(self) -> int:
         return len(self.count)
+
+    def dump(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The state as columns."""
+        return self.save()
+
+    def load(self, columns: Snapshot) -> None:
+        """Take over what ``dump`` gave."""
+        self.restore(columns)
 
     def sums(self, rows: Rows) -> Weighted:
         """The means of these rows as they are now."""

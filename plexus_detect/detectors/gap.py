@@ -21,9 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.detectors.base import Columns as Snapshot
+from plexus_detect.columns import Column, Columns, Snapshot
 from plexus_detect.detectors.base import DetectorParams, Receipt, Term
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.detectors.medians import MedianBank
 from plexus_detect.detectors.units import TOLERANCE, changes
 from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, rounds, together
@@ -181,9 +180,9 @@ class Gap:
             gap_ms = (points.t_ms - own.last_ms[rows]).astype(np.float64)
             part, usual_ms, far = self._judge(x, gap_ms, known)
             # What is far is counted, which must not be for good.
-            held = {name: column.copy() for name, column in own.dump().items()}
+            held = {name: column.copy() for name, column in own.save().items()}
             streak, change, _back = self._follow(rows, points, far, known.level)
-            own.load(held)
+            own.restore(held)
             unit = float(_signed(streak, change, x - known.level)[0])
         terms, line = list[Term](), self.params.threshold
         if known.seen[0] >= self.params.min_points and usable(x)[0] and not points.late[0]:
@@ -349,11 +348,11 @@ class Gap:
         """The state as columns."""
         banks = {"intervals": self.intervals.dump(), "values": self.values.dump()}
         rings = {f"{name}.{key}": column for name, bank in banks.items() for key, column in bank.items()}
-        return self.records.dump() | rings
+        return self.records.save() | rings
 
     def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave."""
-        self.records.load(columns)
+        self.records.restore(columns)
         for name, bank in (("intervals.", self.intervals), ("values.", self.values)):
             mine = {key.removeprefix(name): c for key, c in columns.items() if key.startswith(name)}
             bank.load(mine)

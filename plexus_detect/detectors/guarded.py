@@ -21,7 +21,8 @@ from typing import ClassVar, Generic, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.detectors.base import Columns, DetectorParams, Receipt, Term
+from plexus_detect.columns import Snapshot
+from plexus_detect.detectors.base import DetectorParams, Receipt, Term
 from plexus_detect.detectors.baseline import A, Baseline, Level
 from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, rounds, together
 from plexus_detect.stats import Z_MAX, grown, usable
@@ -343,7 +344,7 @@ class Guarded(Generic[A]):
         """The state as columns."""
         return self._columns() | {f"baseline.{k}": column for k, column in self.baseline.dump().items()}
 
-    def load(self, columns: Columns) -> None:
+    def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave."""
         prefix = "baseline."
         self.baseline.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})

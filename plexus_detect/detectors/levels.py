@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import PANE, Block, Pane, Part, Reading, clipped
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Reason
 
 # Windows in panes of 16 points, and how much slower the typical distance is learned.

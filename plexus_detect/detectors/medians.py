@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from plexus_detect.detectors.base import Columns
+from plexus_detect.columns import Snapshot
 from plexus_detect.series import F64, I64, Bool, Rows
 from plexus_detect.stats import grown
 
@@ -182,7 +182,7 @@ class MedianBank:
         """The rings, for a snapshot; their order is found again from them."""
         return {name: getattr(self, name) for name in ("values", "head", "count", "limit")}
 
-    def load(self, columns: Columns) -> None:
+    def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave for a bank of the same window."""
         for name in ("values", "head", "count", "limit"):
             setattr(self, name, columns[name].copy())

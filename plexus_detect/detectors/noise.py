@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import PANE, TINY, Block, Pane, Part, Reading
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Reason
 
 # The mean distance is learned over this many panes, from which the noise of the last two differs or not.

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import Block, Pane, Part, Reading
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Reason
 
 FIRST_PANES, WIDEN_MAX, NARROW = 4, 0.5, 0.0005

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import PANE, Block, Pane
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Bool, Points, Rows, rounds, together
 
 # Values kept from before the pane: the mean of eight needs the one that leaves it.

@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import PANE, Block, Pane, Part, Reading, clipped
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Reason, Rows
 
 HOUR_MS, DAY_MS = 3_600_000.0, 86_400_000

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.detectors.checks import PANE, Block, Pane, Part, Reading
-from plexus_detect.detectors.columns import Column, Columns
 from plexus_detect.series import F64, I64, Reason
 
 # The habit is learned over this many points, and not believed to be rarer than the other.

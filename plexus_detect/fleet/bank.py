@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import Column, Columns, Snapshot
 from plexus_detect.fleet.checks import JUMP, NOISE, REASONS, Checks, Seen
-from plexus_detect.fleet.columns import Column, Columns, Dumped
 from plexus_detect.fleet.levels import Levels
 from plexus_detect.fleet.onsets import Onsets
 from plexus_detect.fleet.params import FleetParams
@@ -56,12 +56,12 @@ class Now(Columns):
     apart: F64
     count: I64
 
-    spec: ClassVar = {
-        "peers": Column(np.float64, np.nan),
-        "common": Column(np.float64),
-        "finest": Column(np.float64, np.inf),
-        "apart": Column(np.float64, np.nan),
-        "count": Column(np.int64),
+    COLUMNS: ClassVar = {
+        "peers": Column(np.nan),
+        "common": Column(),
+        "finest": Column(np.inf),
+        "apart": Column(np.nan),
+        "count": Column(dtype=np.int64),
     }
 
 
@@ -277,12 +277,12 @@ class Fleet(Slots):
         n_groups = int(self.group[: self.n].max(initial=-1)) + 1
         out: dict[str, npt.NDArray[np.generic]] = {}
         for prefix, columns in self._of_sources().items():
-            out |= columns.save(self.n, prefix)
+            out |= columns.save(prefix, self.n)
         for prefix, columns in self._of_groups().items():
-            out |= columns.save(n_groups, prefix)
+            out |= columns.save(prefix, n_groups)
         return out
 
-    def load(self, columns: Dumped) -> None:
+    def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave under the same parameters."""
         for prefix, part in (self._of_sources() | self._of_groups()).items():
             part.restore(columns, prefix)

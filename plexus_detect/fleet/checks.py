@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from plexus_detect.fleet.columns import Column, Columns
+from plexus_detect.columns import Column, Columns
 from plexus_detect.series import F64, Bool, Reason, Rows
 
 JUMP, LEVEL, DRIFT, NOISE, STUCK = range(5)
@@ -82,11 +82,11 @@ class Checks(Columns):
     repeats: F64
     spread: F64
 
-    spec: ClassVar = {
-        **{name: Column(np.float64) for name in ("quick", "jump_scale", "level", "level_scale", "drift")},
-        **{name: Column(np.float64) for name in ("drift_scale", "last", "rough", "rough_scale", "run")},
-        "repeats": Column(np.float64, 0.5),
-        "spread": Column(np.float64),
+    COLUMNS: ClassVar = {
+        **{name: Column() for name in ("quick", "jump_scale", "level", "level_scale", "drift")},
+        **{name: Column() for name in ("drift_scale", "last", "rough", "rough_scale", "run")},
+        "repeats": Column(0.5),
+        "spread": Column(),
     }
 
     def measure(self, rows: Rows, seen: Seen) -> F64:

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.fleet.checks import Seen
-from plexus_detect.fleet.columns import Column, Columns
 from plexus_detect.series import F64, Bool, Rows
 
 # Memories as mean lives: a level of half a life of a day, a gain of one of two days.
@@ -33,11 +33,11 @@ class Levels(Columns):
     peers_squared: F64
     shared: F64
 
-    spec: ClassVar = {
-        "level": Column(np.float64, np.nan),
-        "gain": Column(np.float64, 1.0),
-        "peers_squared": Column(np.float64),
-        "shared": Column(np.float64),
+    COLUMNS: ClassVar = {
+        "level": Column(np.nan),
+        "gain": Column(1.0),
+        "peers_squared": Column(),
+        "shared": Column(),
     }
 
     def expected(self, rows: Rows, x: F64, consensus: F64) -> F64:

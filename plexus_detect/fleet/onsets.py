@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from plexus_detect.fleet.columns import Column, Columns
+from plexus_detect.columns import Column, Columns
 from plexus_detect.series import F64, I64, Bool, Rows
 
 # Devices seldom become odd in one bucket by chance: a smaller share than of lasting oddness says enough.
@@ -26,11 +26,11 @@ class OnsetGroups(Columns):
     most: F64
     turn: I64
 
-    spec: ClassVar = {
-        "met": Column(np.float64),
-        "odd": Column(np.float64),
-        "most": Column(np.float64),
-        "turn": Column(np.int64, -1),
+    COLUMNS: ClassVar = {
+        "met": Column(),
+        "odd": Column(),
+        "most": Column(),
+        "turn": Column(-1, dtype=np.int64),
     }
 
 
@@ -40,7 +40,7 @@ class Onsets(Columns):
     met: I64
     common: F64
 
-    spec: ClassVar = {"met": Column(np.int64, -1), "common": Column(np.float64)}
+    COLUMNS: ClassVar = {"met": Column(-1, dtype=np.int64), "common": Column()}
 
     def __init__(self) -> None:
         super().__init__()

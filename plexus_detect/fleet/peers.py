@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.fleet.columns import Column, Columns
+from plexus_detect.columns import Column, Columns
 from plexus_detect.series import F64, I64
 
 PEERS = 8
@@ -32,7 +32,7 @@ class PeerGroups(Columns):
     hour: I64
     kept: I64
 
-    spec: ClassVar = {"hour": Column(np.int64, -1), "kept": Column(np.int64)}
+    COLUMNS: ClassVar = {"hour": Column(-1, dtype=np.int64), "kept": Column(dtype=np.int64)}
 
 
 class Peers(Columns):
@@ -43,11 +43,11 @@ class Peers(Columns):
     total: F64
     samples: I64
 
-    spec: ClassVar = {
-        "history": Column(np.float32, 0, (HOURS,)),
-        "chosen": Column(np.int32, -1, (PEERS,)),
-        "total": Column(np.float64),
-        "samples": Column(np.int64),
+    COLUMNS: ClassVar = {
+        "history": Column(0, (HOURS,), np.float32),
+        "chosen": Column(-1, (PEERS,), np.int32),
+        "total": Column(),
+        "samples": Column(dtype=np.int64),
     }
 
     def __init__(self) -> None:

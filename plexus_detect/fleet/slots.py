@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from plexus_detect.fleet.columns import Column, Columns
+from plexus_detect.columns import Column, Columns
 from plexus_detect.fleet.params import FleetParams
 from plexus_detect.series import F64, I64, Bool, Points, together
 from plexus_detect.stats import cross_section
@@ -49,15 +49,15 @@ class Groups(Columns):
     leapt: I64
     step_min: F64
 
-    spec: ClassVar = {
-        "size": Column(np.int64),
-        "bucket_ms": Column(np.int64, BUCKET_MS_FIRST),
-        "paced": Column(np.bool_),
-        "slot": Column(np.int64),
-        "turns": Column(np.int64),
-        "strays": Column(np.int64),
-        "leapt": Column(np.int64, -(1 << 60)),
-        "step_min": Column(np.float64, np.inf),
+    COLUMNS: ClassVar = {
+        "size": Column(dtype=np.int64),
+        "bucket_ms": Column(BUCKET_MS_FIRST, dtype=np.int64),
+        "paced": Column(dtype=np.bool_),
+        "slot": Column(dtype=np.int64),
+        "turns": Column(dtype=np.int64),
+        "strays": Column(dtype=np.int64),
+        "leapt": Column(-(1 << 60), dtype=np.int64),
+        "step_min": Column(np.inf),
     }
 
 
@@ -75,15 +75,15 @@ class Slots(Columns):
     cadence_ms: F64
     ahead_ms: F64
 
-    spec: ClassVar = {
-        "group": Column(np.int64),
-        "place": Column(np.int64),
-        "value": Column(np.float64, np.nan),
-        "t_ms": Column(np.int64),
-        "seen_slot": Column(np.int64),
-        "away": Column(np.bool_),
-        "cadence_ms": Column(np.float64),
-        "ahead_ms": Column(np.float64),
+    COLUMNS: ClassVar = {
+        "group": Column(dtype=np.int64),
+        "place": Column(dtype=np.int64),
+        "value": Column(np.nan),
+        "t_ms": Column(dtype=np.int64),
+        "seen_slot": Column(dtype=np.int64),
+        "away": Column(dtype=np.bool_),
+        "cadence_ms": Column(),
+        "ahead_ms": Column(),
     }
 
     def __init__(self, params: FleetParams) -> None:

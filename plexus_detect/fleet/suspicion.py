@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from plexus_detect.fleet.columns import Column, Columns
+from plexus_detect.columns import Column, Columns
 from plexus_detect.fleet.params import FleetParams
 from plexus_detect.series import F64, I64, Bool, Rows
 
@@ -25,12 +25,12 @@ class Suspicion(Columns):
     held: F64
     recent: F64
 
-    spec: ClassVar = {
-        "outside": Column(np.int64),
-        "inside": Column(np.int64),
-        "since_ms": Column(np.int64),
-        "held": Column(np.float64),
-        "recent": Column(np.float64),
+    COLUMNS: ClassVar = {
+        "outside": Column(dtype=np.int64),
+        "inside": Column(dtype=np.int64),
+        "since_ms": Column(dtype=np.int64),
+        "held": Column(),
+        "recent": Column(),
     }
 
     def remember(self, rows: Rows, oddness: F64, ready: Bool, cadence_ms: F64) -> None:

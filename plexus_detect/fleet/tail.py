@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import Column, Columns
 from plexus_detect.fleet.checks import FLOORS, N_CHECKS
-from plexus_detect.fleet.columns import Column, Columns
 from plexus_detect.series import F64, I64, Bool, Rows
 from plexus_detect.stats import cross_section
 
@@ -40,10 +40,10 @@ class TailGroups(Columns):
     age: I64
     number: I64
 
-    spec: ClassVar = {
-        "width": Column(np.int64, _BLOCK_BUCKETS),
-        "age": Column(np.int64),
-        "number": Column(np.int64),
+    COLUMNS: ClassVar = {
+        "width": Column(_BLOCK_BUCKETS, dtype=np.int64),
+        "age": Column(dtype=np.int64),
+        "number": Column(dtype=np.int64),
     }
 
 
@@ -61,15 +61,15 @@ class Tail(Columns):
     was: Bool
     skipped: I64
 
-    spec: ClassVar = {
-        "base": Column(np.float64, np.nan, (N_CHECKS,)),
-        "deviation": Column(np.float64, _DEVIATION_COLD, (N_CHECKS,)),
-        "most": Column(np.float64, -1, (N_CHECKS,)),
-        "kept": Column(np.float32, np.nan, (N_CHECKS, BLOCKS)),
-        "blocks": Column(np.int64),
-        "hot": Column(np.bool_),
-        "was": Column(np.bool_),
-        "skipped": Column(np.int64),
+    COLUMNS: ClassVar = {
+        "base": Column(np.nan, (N_CHECKS,)),
+        "deviation": Column(_DEVIATION_COLD, (N_CHECKS,)),
+        "most": Column(-1, (N_CHECKS,)),
+        "kept": Column(np.nan, (N_CHECKS, BLOCKS), np.float32),
+        "blocks": Column(dtype=np.int64),
+        "hot": Column(dtype=np.bool_),
+        "was": Column(dtype=np.bool_),
+        "skipped": Column(dtype=np.int64),
     }
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.fleet.columns import Column, Columns, Dumped
+from plexus_detect.columns import Column, Columns, Snapshot
 from plexus_detect.fleet.slots import CLOCK_SLOTS_MAX
 from plexus_detect.series import F64, I8, I64, Bool
 
@@ -79,13 +79,13 @@ class _EventGroups(Columns):
     since_ms: I64
     members: I64
 
-    spec: ClassVar = {
-        "slot": Column(np.int64, _NEVER),
-        "width": Column(np.int64),
-        "ahead": Column(np.int64),
-        "is_open": Column(np.bool_),
-        "since_ms": Column(np.int64),
-        "members": Column(np.int64),
+    COLUMNS: ClassVar = {
+        "slot": Column(_NEVER, dtype=np.int64),
+        "width": Column(dtype=np.int64),
+        "ahead": Column(dtype=np.int64),
+        "is_open": Column(dtype=np.bool_),
+        "since_ms": Column(dtype=np.int64),
+        "members": Column(dtype=np.int64),
     }
 
 
@@ -98,11 +98,11 @@ class FleetEvents(Columns):
     seen_ms: I64
     beyond_ms: I64
 
-    spec: ClassVar = {
-        "group": Column(np.int64, -1),
-        "seen_ms": Column(np.int64, _NEVER),
-        "beyond_ms": Column(np.int64, _NEVER),
-        "held": Column(np.bool_),
+    COLUMNS: ClassVar = {
+        "group": Column(-1, dtype=np.int64),
+        "seen_ms": Column(_NEVER, dtype=np.int64),
+        "beyond_ms": Column(_NEVER, dtype=np.int64),
+        "held": Column(dtype=np.bool_),
     }
 
     def __init__(self, params: EventParams) -> None:
@@ -201,10 +201,10 @@ class FleetEvents(Columns):
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns, for a snapshot."""
-        of_groups = self.groups.save(len(self.groups.slot), "of_group.")
-        return self.save(len(self.group), "") | of_groups
+        of_groups = self.groups.save("of_group.")
+        return self.save() | of_groups
 
-    def load(self, columns: Dumped) -> None:
+    def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave under the same parameters."""
-        self.restore(columns, "")
+        self.restore(columns)
         self.groups.restore(columns, "of_group.")
