@@ -105,13 +105,16 @@ def _converse(name: str) -> None:
     """Hold one recorded conversation and compare."""
     exchange = RECORDED[name]
     with Scene("2026-11-22T02:09:11Z") as scene, device(scene) as socket:
+        wanted, got = exchange["response"]["json"], []
         for frame in exchange["request"]["json"]:
+            if name.endswith("oversize_frame") and isinstance(frame, str):
+                # A frame that ends the conversation must not overtake the answers to those before it.
+                got = [json.loads(socket.recv(timeout=5)) for _ in wanted]
             # The server may close in the middle of too large a frame; how it ends is looked at below.
             with contextlib.suppress(ConnectionClosed):
                 socket.send(_frame(frame, SOCKET_KEYS.get(name, key_text("full"))))
-        wanted = exchange["response"]["json"]
         try:
-            got = [json.loads(socket.recv(timeout=5)) for _ in wanted]
+            got += [json.loads(socket.recv(timeout=5)) for _ in wanted[len(got) :]]
         except ConnectionClosed as closed:
             raise PeerResetError if closed.rcvd is None else closed from closed
         assert list(differences(wanted, got, {})) == []
