@@ -67,6 +67,16 @@ class StoreError(PlexusDetectError):
     exit_code = 4
 
 
+class FitError(PlexusDetectError):
+    """A model that could not be fitted from the rows it was given; what was there before stays."""
+
+
+class ModelError(PlexusDetectError):
+    """A model file that cannot be used: damaged, changed, or made for other columns."""
+
+    exit_code = 4
+
+
 class UnsafePlanError(PlexusDetectError):
     """A monitor plan that would do more harm than its author can have meant."""
 

@@ -1,0 +1,79 @@
+"""What judges the rows of a group: a model learned from them, or one that was made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from plexus_detect.learn.job import Trainer
+from plexus_detect.learn.model import Arrays
+from plexus_detect.learn.rows import aligned
+from plexus_detect.learn.stream import Judged, Learner, LearnParams
+from plexus_detect.learn.windowed import Windowed, WindowStream
+from plexus_detect.series import F64, I64
+
+
+class Judge(Protocol):
+    """Rows in, scores out, for one or more feeds of rows; the same rows give the same bits, cut anyhow.
+
+    ``error`` says why there is no newer model.
+    """
+
+    error: str | None
+
+    def step(self, x: F64, names: Sequence[str], feed: int = 0, t_ms: I64 | None = None) -> Judged:
+        """Score rows x, (m, len(names)), NaN for what is missing; see ``Learner.step``."""
+        ...
+
+    def dump(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The state as named arrays."""
+        ...
+
+    def load(self, arrays: Arrays) -> None:
+        """Take over what ``dump`` gave under the same parameters."""
+        ...
+
+
+class WindowJudge:
+    """Autoencoders of windows as a judge: a stream for each feed, fitted before and never again."""
+
+    error: str | None = None
+
+    def __init__(self, windowed: Windowed, blame_from: float = 1.0) -> None:
+        self.windowed = windowed
+        self.blame_from = blame_from
+        self.streams: list[WindowStream] = []
+
+    def step(self, x: F64, names: Sequence[str], feed: int = 0, t_ms: I64 | None = None) -> Judged:
+        """Score rows; ``raw`` is the ratio itself, and the first rows are without a score until a window is
+        full."""
+        while len(self.streams) <= feed:
+            self.streams.append(self.windowed.stream())
+        m, known = len(x), self.windowed.names
+        times = np.arange(m) if t_ms is None else t_ms
+        alarms = self.streams[feed].step(aligned(x, names, known), times)
+        beyond = (alarms.ratio > self.blame_from)[:, None]
+        shares = aligned(np.where(beyond, alarms.shares, np.nan), known, names)
+        return Judged(alarms.ratio, alarms.ratio, np.zeros(m, np.int64), np.ones(m, np.int64), shares)
+
+    def dump(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The state of every stream."""
+        return {f"{i}.{name}": a for i, one in enumerate(self.streams) for name, a in one.dump().items()}
+
+    def load(self, arrays: Arrays) -> None:
+        """Take over what ``dump`` gave. Raises ModelError for the state of another model."""
+        parts: dict[int, dict[str, npt.NDArray[np.generic]]] = {}
+        for name, column in arrays.items():
+            number, _, rest = name.partition(".")
+            parts.setdefault(int(number), {})[rest] = column
+        self.streams = [self.windowed.stream() for _ in parts]
+        for i, one in enumerate(self.streams):
+            one.load(parts[i])
+
+
+def judge_of(params: LearnParams, trainer: Trainer, windowed: Windowed | None = None) -> Judge:
+    """The judge that these parameters ask for."""
+    return Learner(params, trainer) if windowed is None else WindowJudge(windowed, params.blame_from)
