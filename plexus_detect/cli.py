@@ -22,11 +22,14 @@ from plexus_detect import __version__
 from plexus_detect.backtest.command import backtest
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
+from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.serve.command import serve
+from plexus_detect.train.command import train
+from plexus_detect.train.models import models
 
 # NumPy, httpx and pydantic take most of a second to import on a small machine: each command imports what it
 # runs, so that --help and usage errors answer at once.
 if TYPE_CHECKING:
-    from plexus_detect.client import Client
     from plexus_detect.config import Config
     from plexus_detect.monitors import Plan
     from plexus_detect.store import Store
@@ -36,15 +39,6 @@ log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 EXIT_CHANGES_PENDING = 2
-
-config_option = click.option(
-    "-c",
-    "--config",
-    "config_paths",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Configuration file (YAML, JSON or TOML); several are merged in order.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,23 +54,23 @@ def run(config_paths: tuple[Path, ...], *, once: bool) -> None:
     """Poll, score and post until stopped."""
     from plexus_detect.store import Store
 
-    config = _load(config_paths)
-    key = config.require_api_key()
+    config = configured(config_paths)
+    config.require_api_key()
     store = Store(config.state.path)
     try:
-        code = asyncio.run(_run(config, key, store, once=once))
+        code = asyncio.run(_run(config, store, once=once))
     finally:
         store.close()
     sys.exit(code)
 
 
-async def _run(config: Config, key: str, store: Store, *, once: bool) -> int:
+async def _run(config: Config, store: Store, *, once: bool) -> int:
     """The exit code of a worker that ran to its end or to a signal."""
     from plexus_detect.worker import open_worker
 
     stop = asyncio.Event()
     caught = _catch_signals(stop)
-    async with _client(config, key) as client:
+    async with client_of(config) as client:
         opening = asyncio.ensure_future(open_worker(config, client, store))
         if not await _unless_stopped(opening, stop):
             return caught[0]
@@ -139,7 +133,7 @@ def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode
     """
     from plexus_detect.monitors import render
 
-    wanted = asyncio.run(_plan(_load(config_paths), path))
+    wanted = asyncio.run(_plan(configured(config_paths), path))
     click.echo("\n".join(render(wanted)))
     if wanted.problems:
         sys.exit(1)
@@ -151,7 +145,7 @@ async def _plan(config: Config, path: Path | None) -> Plan:
     from plexus_detect import provision
 
     specs = provision.load_specs(path or config.monitors.path)
-    async with _client(config, config.require_api_key()) as client:
+    async with client_of(config) as client:
         return await provision.make_plan(client, specs)
 
 
@@ -166,7 +160,7 @@ def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool) -> No
     """
     from plexus_detect.monitors import render
 
-    config = _load(config_paths)
+    config = configured(config_paths)
     if sys.stdin.isatty() and not yes:
         wanted = asyncio.run(_plan(config, path))
         if wanted.changes:
@@ -179,7 +173,7 @@ async def _apply(config: Config, path: Path | None) -> bool:
     from plexus_detect import provision
 
     specs = provision.load_specs(path or config.monitors.path)
-    async with _client(config, config.require_api_key()) as client:
+    async with client_of(config) as client:
         wanted = await provision.make_plan(client, specs)
         if wanted.empty:
             return True
@@ -243,31 +237,11 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-cli.add_command(backtest)
-cli.add_command(explain)
+for command in (backtest, explain, train, models, serve):
+    cli.add_command(command)
 
 
 # -- what the commands share
-
-
-def _load(config_paths: tuple[Path, ...]) -> Config:
-    """The configuration, with logging set up as it says and its warnings told."""
-    from plexus_detect.config import load_config
-    from plexus_detect.logs import event, setup_logging
-
-    config = load_config(config_paths, os.environ)
-    setup_logging(config.log.level, config.log.format)
-    for warning in config.warnings():
-        event(log, logging.WARNING, "config_warning", msg=warning)
-    return config
-
-
-def _client(config: Config, key: str) -> Client:
-    from plexus_detect.client import Client, Endpoints
-
-    plexus = config.plexus
-    endpoints = Endpoints(app=plexus.endpoint, gateway=plexus.gateway_url, api=plexus.api_url)
-    return Client(endpoints, key, timeout_s=plexus.timeout_ms / 1000)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from plexus_detect.fleet import GroupMove, Verdict
+from plexus_detect.groups import Group
 from plexus_detect.lane import Cohort, Lane, Policy, Rule
+from plexus_detect.learn.job import Trainer
 from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, SeriesTable, together
 from plexus_detect.stats import grown
 
@@ -35,7 +37,9 @@ class Event:
     ``value`` is the sample, ``expected`` what the detector expected, ``score`` the z-score (its peak for
     a closed episode), ``since_ms`` the first sample of the episode, ``reason`` the check that scored highest,
     ``verdict`` what the device is doing in the light of its peers. Of a fleet event ``value`` and ``score``
-    are the number of devices beyond their own line, and the series is the first of the fleet.
+    are the number of devices beyond their own line, and the series is the first of the fleet. Of a group
+    ``value`` is the score of the row, ``blame`` the metrics with the largest shares in it, and ``backend``
+    what judged it.
     """
 
     what: What
@@ -48,14 +52,17 @@ class Event:
     score: float
     reason: Reason
     verdict: Verdict = Verdict.NORMAL
+    blame: tuple[tuple[str, float], ...] = ()
+    backend: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What one step gave: scores aligned with the points, derived points to post, events in order of time.
 
-    ``unknown`` counts the points without a score of their own by reason, ``fleet_unknown`` those without a
-    score against the fleet.
+    ``unknown`` counts the points without a score of their own by reason (``LEARNED``: only groups take them),
+    ``fleet_unknown`` those without a score against the fleet. ``groups`` are the rows that groups judged,
+    under the series of their scores, which are the values; NaN without a model.
     """
 
     scores: Scores
@@ -63,13 +70,15 @@ class Evaluation:
     events: tuple[Event, ...]
     unknown: Mapping[Reason, int] = field(default_factory=dict)
     fleet_unknown: Mapping[Reason, int] = field(default_factory=dict)
+    groups: Points = field(default_factory=Points.empty)
 
 
 @dataclass
 class State:
     """All running state of the detectors. ``rule_of`` is -1 for series that are not scored, ``row_of`` the
-    row of a series in its rule's lane, ``compared`` says which take part in a fleet. ``waiting`` are points
-    that the fleets have not seen yet."""
+    row of a series in its rule's lane, ``compared`` says which take part in a fleet, ``admitted`` which are
+    known. ``waiting`` are points that the fleets have not seen yet. Groups have their models fitted by
+    ``trainer``; a policy with groups without one is a ValueError."""
 
     table: SeriesTable
     policy: Policy
@@ -78,24 +87,45 @@ class State:
     row_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     emit_from_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     compared: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+    admitted: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     waiting: Points = field(default_factory=Points.empty)
+    trainer: Trainer | None = None
+    groups: list[Group] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.lanes:
             self.lanes = [Lane(rule, self.policy) for rule in self.policy.rules]
+        if self.policy.groups and self.trainer is None:
+            raise ValueError("groups need a trainer")
+        if self.trainer is not None:
+            self.groups = [Group(rule, self.trainer) for rule in self.policy.groups]
 
-    def admit(self, series: int, rule: int, emit_from_ms: int = 0) -> None:
-        """Score ``series`` under ``rule`` from now on; samples before ``emit_from_ms`` only warm it up."""
+    def admit(self, series: int, rule: int | None, emit_from_ms: int = 0) -> None:
+        """Score ``series`` under ``rule`` from now on (None: only groups take it, or post under its name);
+        samples before ``emit_from_ms`` only warm it up."""
         if series >= len(self.rule_of):
             room = max(64, 2 * len(self.rule_of), series + 1)
             self.rule_of = grown(self.rule_of, room, -1)  # type: ignore[assignment]
             self.row_of = grown(self.row_of, room)  # type: ignore[assignment]
             self.emit_from_ms = grown(self.emit_from_ms, room)  # type: ignore[assignment]
             self.compared = grown(self.compared, room)  # type: ignore[assignment]
-        lane = self.lanes[rule]
-        row = lane.admit(series, self.table.keys[series])
-        self.rule_of[series], self.row_of[series], self.compared[series] = rule, row, lane.compared[row]
-        self.emit_from_ms[series] = emit_from_ms
+            self.admitted = grown(self.admitted, room)  # type: ignore[assignment]
+        self.admitted[series], self.emit_from_ms[series] = True, emit_from_ms
+        for group in self.groups:
+            group.admit(series, self.table.keys[series])
+        if rule is not None:
+            lane = self.lanes[rule]
+            row = lane.admit(series, self.table.keys[series])
+            self.rule_of[series], self.row_of[series], self.compared[series] = rule, row, lane.compared[row]
+
+    @property
+    def held(self) -> int:
+        """How many points and rows wait for stragglers: time alone lets them go."""
+        return len(self.waiting) + sum(len(group.waiting.feed) for group in self.groups)
+
+    def knows(self, series: int) -> bool:
+        """Whether ``series`` has been admitted."""
+        return series < len(self.admitted) and bool(self.admitted[series])
 
     def shares(self, series: I64, now_ms: int) -> F64:
         """How many false alarms a day each of these series may have: all have the same part of the budget.
@@ -174,6 +204,24 @@ class _Output:
                 codes = np.full(len(given), int(kind), np.int8)
                 self.derived.append(Derived(points.series[given], codes, points.t_ms[given], column[given]))
 
+    def judge(self, group: Group, points: Points, now_ms: int) -> Points:
+        """Let a group join and judge points; returns its rows with their scores, under its own series."""
+        found = group.step(points, now_ms, self.state.policy.fleet_settle_ms)
+        rows = Points(group.posted_as[found.rows.feed], found.rows.t_ms, found.z)
+        known = rows.series >= 0
+        audible = known & (rows.t_ms >= self.state.emit_from_ms[rows.series])
+        for move in found.moves:
+            if audible[move.at]:
+                score = float(found.z[move.at])
+                what: What = "opened" if move.opened else "closed"
+                of = what, int(rows.series[move.at]), Kind.ANOMALY, int(rows.t_ms[move.at]), move.since_ms
+                seen = score, 0.0, score if move.opened else move.peak
+                blame = group.blamed(found.shares[move.at]) if move.opened else ()
+                event = Event(*of, *seen, Reason.LEARNED, backend=group.rule.backend, blame=blame)
+                self.events.append(event)
+        self.post(rows, audible, {Kind.ANOMALY: found.value})
+        return rows.take(known)
+
     def describe(self, lane: Lane, points: Points, scores: Scores) -> None:
         """Add what was expected of scored points, and the checks that have a series of their own."""
         if not self.state.policy.kinds & DESCRIBING:
@@ -207,9 +255,11 @@ def evaluate(state: State, points: Points, now_ms: int) -> Evaluation:
         out.gather(lane, mine, moves, np.where(np.isnan(part.z), np.nan, inside))
         out.describe(lane, mine, part)
     fleet_unknown = _score_fleets(out, points, now_ms)
+    scores.reason[lane_of < 0] = Reason.LEARNED
+    judged = Points.concat([out.judge(group, points, now_ms) for group in state.groups])
     events = sorted(out.events, key=lambda e: (e.t_ms, e.series, e.kind))
     derived = Derived.concat(out.derived)
-    return Evaluation(scores, derived, tuple(events), _unknown(scores), fleet_unknown)
+    return Evaluation(scores, derived, tuple(events), _unknown(scores), fleet_unknown, judged)
 
 
 def _unknown(scores: Scores) -> dict[Reason, int]:
@@ -261,21 +311,31 @@ def dump(state: State) -> dict[str, npt.NDArray[np.generic]]:
                 f"lane.{i}.{part}.{name}": c if part in ("fleet", "fleet_events") else c[:n]
                 for name, c in columns
             }
+    for i, group in enumerate(state.groups):
+        out |= {f"group.{i}.{name}": column for name, column in group.dump().items()}
     out["emit_from_ms"] = state.emit_from_ms[: len(state.table)]
     for name in ("series", "t_ms", "value"):
         out[f"waiting.{name}"] = getattr(state.waiting, name)
     return out
 
 
-def load(table: SeriesTable, policy: Policy, columns: Columns) -> State:
+def load(table: SeriesTable, policy: Policy, columns: Columns, trainer: Trainer | None = None) -> State:
     """The state that ``dump`` gave under the same rules and series table."""
-    state = State(table, policy)
+    state = State(table, policy, trainer=trainer)
+    emit_from = columns["emit_from_ms"]
+    # A group's series keep the order in which they came to it, and take part in it by its own columns.
+    groups, state.groups = state.groups, []
     for i, lane in enumerate(state.lanes):
-        emit_from = columns["emit_from_ms"]
         for series in columns[f"lane.{i}.members"].tolist():
             state.admit(series, i, int(emit_from[series]))
         for part, room in lane.parts().items():
             room.load(_under(columns, f"lane.{i}.{part}."))
+    for i, group in enumerate(groups):
+        group.load(_under(columns, f"group.{i}."), table.keys)
+        for series in group.series().tolist():
+            if not state.knows(series):
+                state.admit(series, None, int(emit_from[series]))
+    state.groups = groups
     waiting = _under(columns, "waiting.")
     state.waiting = Points(
         waiting["series"].astype(np.int64),

@@ -12,6 +12,7 @@ from plexus_detect.budget import Budget
 from plexus_detect.detectors import DEFAULT, REGISTRY, Detector, DetectorParams
 from plexus_detect.episode import EpisodeParams, Episodes
 from plexus_detect.fleet import EventParams, Fleet, FleetEvents, FleetParams, GroupMove, verdicts
+from plexus_detect.groups import GroupRule
 from plexus_detect.limits import Limits, LimitsBank
 from plexus_detect.series import F64, I8, Bool, Kind, Points, Reason, Scores, SeriesKey
 from plexus_detect.stats import usable
@@ -54,16 +55,18 @@ class Policy:
 
     ``limits`` are patterns of metric names with their limits; ``cohorts`` divide the sources of a rule, and
     with ``rest`` those of no cohort are one more; in both the first that matches counts. ``alerts_per_day``
-    is the budget of false alarms of all series together.
+    is the budget of false alarms of all series together; ``groups``, which have no part in it, are metrics
+    that are judged together.
     """
 
     rules: tuple[Rule, ...]
-    kinds: frozenset[Kind] = frozenset({Kind.ZSCORE, Kind.FLEET_ZSCORE})
+    kinds: frozenset[Kind] = frozenset({Kind.ZSCORE, Kind.FLEET_ZSCORE, Kind.ANOMALY})
     fleet_settle_ms: int = 2_000
     limits: tuple[tuple[str, Limits], ...] = ()
     cohorts: tuple[Cohort, ...] = ()
     rest: bool = True
     alerts_per_day: float | None = None
+    groups: tuple[GroupRule, ...] = ()
 
     def limits_of(self, metric: str) -> Limits:
         """The limits of a metric; without any, every value is valid and every deviation matters."""
@@ -76,10 +79,21 @@ class Policy:
                 return i
         return len(self.cohorts) if self.rest else None
 
+    def groups_of(self, key: SeriesKey) -> tuple[GroupRule, ...]:
+        """The groups that a series is joined for; none for the scores of a group itself."""
+        if self.is_score(key):
+            return ()
+        return tuple(group for group in self.groups if group.takes(key))
+
+    def is_score(self, key: SeriesKey) -> bool:
+        """Whether a series is the name under which a group is posted: it is never read."""
+        return any(group.is_named(key) for group in self.groups)
+
     def fingerprint(self) -> str:
         """Everything that a snapshot depends on."""
         rules = " | ".join(rule.fingerprint() for rule in self.rules)
-        return f"{rules} | {self.limits} {self.cohorts} {self.rest} {self.alerts_per_day}"
+        groups = "".join(f" {group.fingerprint()}" for group in self.groups)
+        return f"{rules} | {self.limits} {self.cohorts} {self.rest} {self.alerts_per_day}{groups}"
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:
@@ -151,6 +165,7 @@ class Lane:
         self.fleet_line = Line(rule.fleet_episode, rule.fleet_sensitivity, self.limits, budgeted)
         self.members: list[int] = []
         self.compared: list[bool] = []
+        self._compared = np.zeros(0, np.bool_)
         self.group_of: dict[tuple[int | None, str], int] = {}
         self.first_of: dict[int, int] = {}
 
@@ -194,7 +209,9 @@ class Lane:
         inside = np.zeros(len(points), np.bool_)
         if self.fleet is None or self.fleet_events is None or not any(self.compared):
             return inside, []
-        compared = np.array(self.compared, np.bool_)[points.series] & ~points.late
+        if len(self._compared) != len(self.compared):
+            self._compared = np.array(self.compared, np.bool_)
+        compared = self._compared[points.series] & ~points.late
         at = np.flatnonzero(compared)
         at = at[np.argsort(points.t_ms[at], kind="stable")]
         rows = points.series[at]

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from plexus_detect.config import Config, DetectConfig, MetricConfig, Span, per_day
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from plexus_detect.config import Config, DetectConfig, DetectorConfig, MetricConfig, Span, per_day
 from plexus_detect.cursor import PollParams
 from plexus_detect.detectors import DetectorParams
 from plexus_detect.episode import EpisodeParams
+from plexus_detect.errors import ConfigError, ModelError
 from plexus_detect.evaluate import Cohort, Policy, Rule
 from plexus_detect.fleet import FleetParams
+from plexus_detect.groups import GroupRule
+from plexus_detect.learn.features import FeatureParams
+from plexus_detect.learn.models.onnx import OnnxModel
+from plexus_detect.learn.stream import LearnParams
+from plexus_detect.learn.windowed import Windowed
 from plexus_detect.limits import Limits
 from plexus_detect.series import SUFFIX, Kind
+from plexus_detect.training.versions import ModelFolder
 
 # How many times further out than the detector's the line is.
 LINE_FACTOR = {"low": 1.5, "medium": 1.0, "high": 0.7}
@@ -22,6 +33,12 @@ HISTORY_POINTS_MAX, HISTORY_ROWS = 20_000, 500_000
 
 # Points that a window given as a duration may hold at most, but for a larger min_points.
 WINDOW_POINTS = 1000
+
+# A model that is fitted anew takes over after this part of the rows until the next fit: time to fit it.
+HANDOVER = 0.2
+
+# A model is not used before its rows span this: what a night or a shift looks like is learned by then.
+READY_AFTER_MS = 86_400_000
 
 _DIRECTION = {"both": 0, "up": 1, "down": -1}
 _KIND_OF = {suffix.removeprefix("."): kind for kind, suffix in SUFFIX.items()}
@@ -40,7 +57,83 @@ def policy_of(config: Config) -> Policy:
         cohorts=tuple(Cohort(cohort.name, cohort.sources) for cohort in config.fleet.cohorts),
         rest=config.fleet.rest,
         alerts_per_day=None if budget is None else per_day(budget),
+        groups=tuple(group_rule(config, group) for group in config.detectors),
     )
+
+
+def group_rule(config: Config, group: DetectorConfig, *, with_model: bool = True) -> GroupRule:
+    """How a group is joined and judged; without its model if that has still to be made.
+
+    Raises ConfigError when its model cannot be used.
+    """
+    detect = config.detect
+    # What at_once: auto is about, a score that says by itself how sure it is, holds for no model of the past.
+    at_once = 0.0 if detect.at_once == "auto" else detect.at_once
+    given, windowed, model_hash = _made(config, group) if with_model else (None, None, "")
+    sensitivity = LINE_FACTOR[group.sensitivity]
+    return GroupRule(
+        name=group.name,
+        metrics=group.metrics,
+        sources=group.sources,
+        shared=group.scope == "cohort" and group.kind != "autoencoder",
+        learn=LearnParams(
+            backend=group.backend if given is None else given.backend,
+            min_samples=group.min_samples,
+            retrain_interval=group.retrain_interval,
+            window_size=group.window_size,
+            contamination=group.contamination,
+            rolling=group.rolling,
+            lags=group.lags,
+            handover=max(1, int(HANDOVER * group.retrain_interval)),
+            given=given,
+            blame_from=min(1.0, sensitivity),
+            learn_every_ms=group.span_ms // group.window_size,
+            ready_after_ms=min(group.span_ms, READY_AFTER_MS),
+        ),
+        align_ms=group.align_ms,
+        episode=EpisodeParams(detect.threshold, detect.consecutive, detect.of, detect.close_after, at_once),
+        sensitivity=sensitivity,
+        windowed=windowed,
+        model_hash=model_hash,
+    )
+
+
+def _made(config: Config, group: DetectorConfig) -> tuple[OnnxModel | None, Windowed | None, str]:
+    """The models of a group that were made before, and a hash of them. Raises ConfigError."""
+    if group.kind == "autoencoder":
+        windowed = _windowed(config.models, group)
+        return None, windowed, f"{windowed.card['data_hash']} {group.level}"
+    given = _given(group)
+    return given, None, "" if given is None else given.fingerprint
+
+
+def _windowed(models: Path, group: DetectorConfig) -> Windowed:
+    """The autoencoders of a group, as the command train left them. Raises ConfigError."""
+    try:
+        windowed = Windowed.of(ModelFolder(models).arrays(group.name), group.metrics)
+    except ModelError as error:
+        raise ConfigError(
+            f"detectors: the model of {group.name} cannot be used: {error}; make one with: train {group.name}"
+        ) from None
+    return replace(windowed, params=replace(windowed.params, threshold=group.level))
+
+
+def _given(group: DetectorConfig) -> OnnxModel | None:
+    """The model of a file, checked against the card beside it; None for a group that learns its own.
+
+    Raises ConfigError.
+    """
+    if group.model is None:
+        return None
+    columns = FeatureParams(group.rolling, group.lags).names(group.metrics)
+    try:
+        data = group.model.read_bytes()
+        card = json.loads(group.model.with_suffix(".json").read_text("utf-8"))
+        return OnnxModel.load(data, card if isinstance(card, dict) else {}, columns)
+    except (OSError, ValueError, ModelError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        where = getattr(error, "filename", None) or group.model
+        raise ConfigError(f"detectors: the model of {group.name} cannot be used: {where}: {reason}") from None
 
 
 def _limits(metric: MetricConfig) -> Limits:
@@ -95,6 +188,7 @@ def _rule(config: Config, index: int) -> Rule:
 def poll_params(config: Config) -> PollParams:
     """How the cursors plan and read."""
     windows = [_window(config.detect_for(index))[0] for index in range(len(config.series))]
+    windows += [group.window_size for group in config.detectors]
     return PollParams(
         overlap_ms=config.poll.overlap_ms,
         settle_ms=config.poll.settle_ms,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from plexus_detect import clock
+from plexus_detect.errors import ModelError
 from plexus_detect.logs import event
 from plexus_detect.running import Running
 from plexus_detect.series import I64, SeriesKey
@@ -30,7 +31,7 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
             break
         try:
             running.restore(rows, snapshot.columns, covered)
-        except ValueError as error:
+        except (ValueError, ModelError) as error:
             event(log, logging.WARNING, "state_does_not_fit", err=str(error))
             break
         replayed = 0
@@ -58,7 +59,7 @@ def _stored_series(store: Store, running: Running) -> tuple[list[tuple[int, Seri
     now_ms, added = clock.now_ms(), 0
     rows: list[tuple[int, SeriesKey, int | None]] = []
     for index, key, emit_from_ms in store.series():
-        first = emit_from_ms is None and running.rule_for(*key) is not None
+        first = emit_from_ms is None and running.wants(key)
         added += first
         rows.append((index, key, now_ms if first else emit_from_ms))
     return rows, added

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from plexus_detect import cursor, evaluate, queries
 from plexus_detect.cursor import Advance, Cursors, PollParams, Query
 from plexus_detect.evaluate import Evaluation, Policy, State
+from plexus_detect.learn.job import Trainer
 from plexus_detect.series import I64, Points, SeriesKey, SeriesTable
 
 Columns = Mapping[str, npt.NDArray[np.generic]]
@@ -19,16 +20,20 @@ RuleFor = Callable[[str, str], int | None]
 class Running:
     """The series table, the cursors and the state of the detectors, kept in step with each other.
 
-    ``rule_for(source, metric)`` gives the index of the rule that scores a series, or None.
+    ``rule_for(source, metric)`` gives the index of the rule that scores a series, or None. A policy with
+    groups needs a ``trainer``.
     """
 
-    def __init__(self, policy: Policy, poll: PollParams, rule_for: RuleFor) -> None:
+    def __init__(
+        self, policy: Policy, poll: PollParams, rule_for: RuleFor, trainer: Trainer | None = None
+    ) -> None:
         self.policy = policy
         self.poll = poll
         self.rule_for = rule_for
+        self.trainer = trainer
         self.table = SeriesTable()
         self.cursors = Cursors()
-        self.state = State(self.table, policy)
+        self.state = State(self.table, policy, trainer=trainer)
         self.known = 0
 
     def fingerprint(self) -> str:
@@ -50,12 +55,25 @@ class Running:
         if series >= len(self.cursors):
             self.cursors.grow(max(64, 2 * len(self.cursors), series + 1))
         key = self.table.keys[series]
-        rule = self.rule_for(*key)
-        if rule is None:
+        if not self.wants(key):
             return series, key, None
-        self.cursors.selected[series] = True
-        self.state.admit(series, rule, emit_from_ms)
+        self.cursors.selected[series] = not self.policy.is_score(key)
+        self.state.admit(series, self._rule(key), emit_from_ms)
+        self._name_groups(key)
         return series, key, emit_from_ms
+
+    def wants(self, key: SeriesKey) -> bool:
+        """Whether a series is scored by a rule, joined for a group, or the name of a group's scores."""
+        rule = self._rule(key) is not None
+        return rule or self.policy.is_score(key) or bool(self.policy.groups_of(key))
+
+    def _rule(self, key: SeriesKey) -> int | None:
+        return None if self.policy.is_score(key) else self.rule_for(*key)
+
+    def _name_groups(self, key: SeriesKey) -> None:
+        """Give the scores of the groups that a series is joined for a series of their own."""
+        for group in self.policy.groups_of(key):
+            self.table.add(key.source, group.name)
 
     def queries(self, now_ms: int) -> list[Query]:
         """The requests that bring every selected series up to ``now_ms``."""
@@ -96,15 +114,18 @@ class Running:
         self.cursors.grow(len(self.table))
         if columns is not None:
             self._load(columns)
+        self.known = len(self.table)
         for index, key, emit_from in rows:
-            rule = self.rule_for(*key)
+            rule = self._rule(key)
             was = int(self.state.rule_of[index]) if index < len(self.state.rule_of) else -1
             if was >= 0 and rule is not None and rule != was:
                 raise ValueError(f"{key.source}/{key.metric} is under another rule now")
-            self.cursors.selected[index] = rule is not None
-            if was < 0 and rule is not None:
+            wanted = self.wants(key)
+            self.cursors.selected[index] = wanted and not self.policy.is_score(key)
+            if wanted and (not self.state.knows(index) or (was < 0 and rule is not None)):
                 self.state.admit(index, rule, emit_from or 0)
-        self.known = len(self.table)
+            if wanted:
+                self._name_groups(key)
         n = min(len(covered_ms), len(self.cursors))
         self.cursors.covered_ms[:n] = np.maximum(self.cursors.covered_ms[:n], covered_ms[:n])
 
@@ -115,7 +136,7 @@ class Running:
             parts[room][rest] = column
         self.cursors.load(parts["cursors"])
         self.cursors.grow(max(len(self.table), len(self.cursors)))
-        self.state = evaluate.load(self.table, self.policy, parts["state"])
+        self.state = evaluate.load(self.table, self.policy, parts["state"], self.trainer)
 
     def replay(self, points: Points, now_ms: int) -> None:
         """Step through a journalled tick again, without giving anything out."""
@@ -128,3 +149,8 @@ class Running:
         for series in np.flatnonzero(self.cursors.selected).tolist():
             if series < len(last_ms) and last_ms[series] >= 0:
                 self.state.emit_from_ms[series] = last_ms[series] + 1
+        # A row is as new as its newest value.
+        for group in self.state.groups:
+            for series, members in group.posted():
+                known = members[members < len(last_ms)]
+                self.state.emit_from_ms[series] = last_ms[known].max(initial=-1) + 1

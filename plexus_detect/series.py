@@ -5,7 +5,7 @@ All times are integer milliseconds since the Unix epoch (UTC), as the platform s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -40,6 +40,7 @@ class Kind(IntEnum):
     DRIFT = 7
     STUCK = 8
     FLEET_EVENT = 9
+    ANOMALY = 10
 
 
 SUFFIX: dict[Kind, str] = {
@@ -53,6 +54,7 @@ SUFFIX: dict[Kind, str] = {
     Kind.DRIFT: ".drift",
     Kind.STUCK: ".stuck",
     Kind.FLEET_EVENT: ".fleet_event",
+    Kind.ANOMALY: ".anomaly",
 }
 
 # Every suffix this program could ever post, present or announced: never scored, whatever the config says.
@@ -60,7 +62,6 @@ RESERVED_SUFFIXES = (
     *SUFFIX.values(),
     ".zscore_late",
     ".coverage",
-    ".anomaly",
     ".score",
 )
 
@@ -160,6 +161,7 @@ class Reason(IntEnum):
     QUIET = 13
     RARE = 14
     NOVEL = 15
+    LEARNED = 16
     WARMING = 64
     FLAT = 65
     STALE = 66
@@ -285,6 +287,12 @@ def aftermath(first: Bool, begins: Bool, counts: Bool, k: int) -> Bool:
     passed = np.cumsum(counts)
     marked: Bool = begins[last] & (passed - passed[last] <= k)
     return marked
+
+
+def ascending(parts: Sequence[I64]) -> I64:
+    """The positions of all parts, ascending."""
+    at: I64 = np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
+    return at
 
 
 def together(rows: I64) -> Rows:

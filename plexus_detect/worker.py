@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from plexus_detect.config import Config
 from plexus_detect.cursor import Query
 from plexus_detect.delivery import Delivery, DeliveryParams, Patience
 from plexus_detect.errors import ApiError, AuthError, ContractError
-from plexus_detect.evaluate import Event
-from plexus_detect.fleet import WORDS
+from plexus_detect.keeping import Keeping
+from plexus_detect.learn.job import Trainer
 from plexus_detect.logs import event
 from plexus_detect.policy import policy_of, poll_params
 from plexus_detect.reader import Answer, Reader
@@ -27,8 +26,10 @@ from plexus_detect.report import TickReport
 from plexus_detect.restore import load_running
 from plexus_detect.retry import retried
 from plexus_detect.running import Running
-from plexus_detect.series import SUFFIX, Derived, Kind, Points, SeriesKey, is_own_metric
+from plexus_detect.series import Derived, Points, SeriesKey, is_own_metric
 from plexus_detect.store import Commit, Store
+from plexus_detect.telling import stamp, told
+from plexus_detect.training.trainer import ProcessTrainer, require
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,16 @@ class Worker:
         client: Client,
         store: Store,
         on_tick: Callable[[TickReport], None] | None = None,
+        trainer: Trainer | None = None,
     ) -> None:
         self._config = config
         self._client = client
         self._store = store
         self._on_tick = on_tick
         poll, policy = poll_params(config), policy_of(config)
-        self.running = load_running(store, lambda: Running(policy, poll, config.rule_for))
+        self._trainer = ProcessTrainer() if trainer is None and config.detectors else None
+        fits = trainer or self._trainer
+        self.running = load_running(store, lambda: Running(policy, poll, config.rule_for, fits))
         table = self.running.table
         self._reader = Reader(client, table, poll, config.plexus.concurrency)
         params = DeliveryParams(config.post.max_alert_age_ms)
@@ -67,6 +71,8 @@ class Worker:
         self.report = TickReport()
         self._unsaved: list[tuple[int, SeriesKey, int | None]] = []
         self._newcomers = 0
+        self._hidden: set[str] = set()
+        self._keeping = Keeping(config.models) if config.detectors else None
         self._failing_ticks = 0
         self._saved_s = clock.monotonic_s()
         self._patience = Patience()
@@ -82,9 +88,8 @@ class Worker:
         """
         await self._reader.check()
         await retried(self._client.check_write)
-        for rule in self._config.series:
-            for source, metric in rule.literal_keys():
-                self.running.table.add(source, metric)
+        for source, metric in self._config.literal_keys():
+            self.running.table.add(source, metric)
         self._admit()
         try:
             await self.discover()
@@ -95,11 +100,11 @@ class Worker:
 
     async def discover(self) -> None:
         """Find the series that the platform knows."""
-        rules = self._config.series
-        found = await self._reader.discover(lambda slug: any(r.may_select(slug) for r in rules))
+        found = await self._reader.discover(self._config.may_select)
         for source, metric in sorted(found):
             if not is_own_metric(metric):
                 self.running.table.add(source, metric)
+        self._tell_hidden({pair[1] for pair in found if self.running.policy.is_score(SeriesKey(*pair))})
         self._admit()
 
     def _admit(self) -> None:
@@ -144,11 +149,11 @@ class Worker:
         self._tell_gaps(whole)
         self._admit()
         report.now_ms = self._reader.now_ms()
-        waiting = len(self.running.state.waiting)
+        held = self.running.state.held
         taken, evaluation = self.running.take(whole, report.now_ms)
         report.absorb(taken, evaluation)
-        # Time alone moves the fleets: what waited for stragglers is scored although nothing new came.
-        moved = len(taken.points) or len(self.running.state.waiting) != waiting
+        # Time alone moves fleets and cohorts: what waited for stragglers is scored although nothing new came.
+        moved = len(taken.points) or self.running.state.held != held
         if moved or taken.too_late or self._unsaved:
             batches = outbox.pack(evaluation.derived, self._config.post.batch_points_max)
             tally = {"points": len(taken.points), "late": report.late, "too_late": taken.too_late}
@@ -192,6 +197,9 @@ class Worker:
             key = self.running.table.keys[happened.series]
             event(log, logging.WARNING, f"anomaly_{happened.what}", **told(happened, key))
         self._tell_failures(report.errors)
+        if self._keeping is not None and self._keeping.step(self.running.state.groups):
+            # What was taken is in no journal: a restart must find it in the snapshot.
+            self.save()
         event(log, logging.INFO, "tick", **report.counts())
         if self._on_tick is not None:
             self._on_tick(report)
@@ -214,6 +222,12 @@ class Worker:
                 ticks=self._failing_ticks,
             )
 
+    def _tell_hidden(self, metrics: set[str]) -> None:
+        """A metric that devices send under the name of a group is not read: say so once."""
+        for metric in sorted(metrics - self._hidden):
+            event(log, logging.WARNING, "metric_hidden", metric=metric, by=f"detectors: {metric}")
+        self._hidden |= metrics
+
     def _tell_gaps(self, answers: Sequence[tuple[Query, Points, int]]) -> None:
         """After an outage longer than poll.catchup_max some of the past is never read: say so."""
         for query, points, _to_ms in answers:
@@ -231,18 +245,31 @@ class Worker:
 
         Raises StoreError, and AuthError when the key is refused for minutes.
         """
-        await _together(stop, self._poll_loop(stop), self._deliver_loop(stop), self._discover_loop(stop))
-        # What is cut short here is read back by the next start.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S_MAX):
-                await self.delivery.deliver_all()
-        self.save()
+        if self._trainer is not None:
+            self._trainer.warm()
+        try:
+            await _together(stop, self._poll_loop(stop), self._deliver_loop(stop), self._discover_loop(stop))
+            # What is cut short here is read back by the next start.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S_MAX):
+                    await self.delivery.deliver_all()
+            self.save()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the process that fits models; a fit under way is asked for again by the next start."""
+        if self._trainer is not None:
+            self._trainer.close()
 
     async def once(self, stop: asyncio.Event | None = None) -> TickReport:
         """Poll until everything that is visible is read, deliver it, save: the form for cron."""
         stop = stop or asyncio.Event()
-        await _together(stop, self._once(stop))
-        self.save()
+        try:
+            await _together(stop, self._once(stop))
+            self.save()
+        finally:
+            self.close()
         self.report.outbox = self._store.outbox_points()
         return self.report
 
@@ -299,11 +326,24 @@ class Worker:
 
 
 async def open_worker(
-    config: Config, client: Client, store: Store, on_tick: Callable[[TickReport], None] | None = None
+    config: Config,
+    client: Client,
+    store: Store,
+    on_tick: Callable[[TickReport], None] | None = None,
+    trainer: Trainer | None = None,
 ) -> Worker:
-    """A worker with its state loaded, its key checked and its series found; see ``Worker.start``."""
-    worker = Worker(config, client, store, on_tick)
-    await worker.start()
+    """A worker with its state loaded, its key checked and its series found; see ``Worker.start``.
+
+    Models are fitted by ``trainer``, or in a process of their own. Raises ConfigError where they cannot be.
+    """
+    if config.detectors and trainer is None:
+        require()
+    worker = Worker(config, client, store, on_tick, trainer)
+    try:
+        await worker.start()
+    except BaseException:
+        worker.close()
+        raise
     return worker
 
 
@@ -330,52 +370,3 @@ async def _together(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) -> N
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from None
-
-
-def stamp(t_ms: int) -> str:
-    """A time in ms as ISO text in UTC."""
-    return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _told_of_fleet(happened: Event, metric: str) -> dict[str, Any]:
-    """An event of a whole fleet in words for the log."""
-    words = "moves as a whole" if happened.what == "opened" else "is back to normal"
-    text = f"{metric} of the fleet {words}: {happened.value:.0f} devices, since {stamp(happened.since_ms)}"
-    return {
-        "metric": metric,
-        "series": f"{metric}{SUFFIX[happened.kind]}",
-        "verdict": WORDS[happened.verdict],
-        "devices": int(happened.value),
-        "since": stamp(happened.since_ms),
-        "msg": text,
-    }
-
-
-def told(happened: Event, key: SeriesKey) -> dict[str, Any]:
-    """An event in words for the log: what, by which check, value, expected, score, since when."""
-    series = f"{key.metric}{SUFFIX[happened.kind]}"
-    if happened.kind is Kind.FLEET_EVENT:
-        return _told_of_fleet(happened, key.metric)
-    since = stamp(happened.since_ms)
-    words = {
-        "opened": "is anomalous",
-        "closed": "is back to normal",
-        "relearned": "has a new normal level",
-    }[happened.what]
-    check, verdict = happened.reason.name.lower(), WORDS[happened.verdict]
-    text = (
-        f"{key.metric} on {key.source} {words}: {happened.value:.6g}, "
-        f"expected {happened.expected:.6g}, score {happened.score:.1f} ({check}), since {since}"
-    )
-    return {
-        "source": key.source,
-        "metric": key.metric,
-        "series": series,
-        "check": check,
-        "verdict": verdict,
-        "value": happened.value,
-        "expected": round(happened.expected, 6),
-        "score": round(happened.score, 2),
-        "since": since,
-        "msg": text,
-    }

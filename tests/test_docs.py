@@ -13,11 +13,16 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from serve.serve_room import InPlace
 
 from plexus_detect import errors
 from plexus_detect.cli import cli
-from plexus_detect.config import Config, MetricConfig, SeriesRule, format_duration
+from plexus_detect.config import Config, DetectorConfig, MetricConfig, SeriesRule, format_duration
+from plexus_detect.config.detectors import BACKENDS
 from plexus_detect.report import TickReport
+from plexus_detect.serve.app import make_app
+from plexus_detect.serve.settings import Settings
+from plexus_detect.serve.websocket import PATH
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -33,20 +38,26 @@ def shown_default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
-        return f"`[{', '.join(value)}]`" if value else ""
+        return f"`[{', '.join(map(str, value))}]`" if value else ""
     return f"`{value}`"
 
 
 def config_rows() -> Iterator[str]:
     """The README's table of keys, made from the models."""
     for section, field in Config.model_fields.items():
-        many = {"series": (SeriesRule, "series[]."), "metrics": (MetricConfig, "metrics.<pattern>.")}
+        many = {
+            "series": (SeriesRule, "series[]."),
+            "metrics": (MetricConfig, "metrics.<pattern>."),
+            "detectors": (DetectorConfig, "detectors[]."),
+        }
         model, prefix = many.get(section, (field.annotation, f"{section}."))
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             continue
         for name, inner in model.model_fields.items():
             key = prefix + (inner.alias or name)
-            yield f"| `{key}` | {shown_default(inner)} | {inner.description} |"
+            # What looks like a tag is not shown.
+            about = (inner.description or "").replace("<", "&lt;")
+            yield f"| `{key}` | {shown_default(inner)} | {about} |"
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -122,3 +133,22 @@ def test_the_two_commands_are_single_lines(name: str) -> None:
     assert block
     assert "\n" not in block[1]
     assert block[1].startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+def test_every_path_of_the_server_is_documented(tmp_path: Path) -> None:
+    """The README names every path that `serve` answers, with its methods in the same row."""
+    paths = make_app(Settings(state=tmp_path), InPlace(), InPlace()).openapi()["paths"]
+    for path, methods in paths.items():
+        row = next(
+            (line for line in README.splitlines() if line.startswith("| `") and f"{path}`" in line), ""
+        )
+        for method in methods:
+            assert method.upper() in row, f"{method} {path}"
+    assert f"`/v1/ml{PATH}`" in README
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_is_documented(backend: str) -> None:
+    """The README's table of backends has each of them."""
+    table = README.partition("| `backend` |")[2].partition("\n\n")[0]
+    assert f"`{backend}`" in table

@@ -195,6 +195,13 @@ def test_monitored_device_stays_reached() -> None:
     assert [w.key[0] for w in expansion.wanted] == ["dev-1", "dev-2", "dev-3"]
 
 
+def test_a_groups_score_is_made_from_no_metric_of_its_name() -> None:
+    """A glob on it reaches every device that it matches before anything is posted; no names are asked for."""
+    group = HOT | {"source_id": "dev-*", "metric": "motor.anomaly"}
+    assert reached(group, {"dev-1": ("humidity",)}) == reached(group, {})
+    assert not monitors.needs_metric_names(specs(group)[0])
+
+
 def test_literal_sources() -> None:
     """A source is named by slug or id, device or connection, whatever metrics it sends."""
     metrics = {"dev-1": ("humidity",), "pg-1": ("x",)}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.errors import ConfigError
+from plexus_detect.options import client_of, config_option, configured
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -57,14 +58,7 @@ class Wanted:
 @click.option(
     "--max-alerts", metavar="N/week", help="Exit 5 above N/week or N/day alerts of the whole fleet."
 )
-@click.option(
-    "-c",
-    "--config",
-    "config_paths",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Configuration file (YAML, JSON or TOML); several are merged in order.",
-)
+@config_option
 def backtest(
     config_paths: tuple[Path, ...],
     fail_under: tuple[str, ...],
@@ -93,16 +87,6 @@ def backtest(
     if failed:
         click.echo(f"plexus-detect: gate failed: {'; '.join(failed)}", err=True)
         sys.exit(EXIT_GATE)
-
-
-def configured(config_paths: tuple[Path, ...]) -> Config:
-    """The configuration, with logging set up as it says."""
-    from plexus_detect.config import load_config
-    from plexus_detect.logs import setup_logging
-
-    config = load_config(config_paths, os.environ)
-    setup_logging(config.log.level, config.log.format)
-    return config
 
 
 def _backtest(config: Config, wanted: Wanted, gates: Gates) -> list[str]:
@@ -138,7 +122,7 @@ def _note(config: Config) -> str:
 
 
 def _replayed(config: Config, wanted: Wanted) -> tuple[Span, Replayed, Bins | None]:
-    from plexus_detect.backtest.run import Run, client_of, platform_now_ms, read_csv
+    from plexus_detect.backtest.run import Run, platform_now_ms, read_csv
 
     now_ms = platform_now_ms(config)
     with _bar() as progress:
@@ -151,13 +135,11 @@ def _replayed(config: Config, wanted: Wanted) -> tuple[Span, Replayed, Bins | No
             span = _span(wanted, now_ms, ends)
             return span, *run.over(keys, points, span)
         span = _span(wanted, now_ms, (now_ms - 7 * 86_400_000, now_ms))
-        return span, *asyncio.run(_from_platform(run, span, client_of))
+        return span, *asyncio.run(_from_platform(run, span))
 
 
-async def _from_platform(
-    run: Run, span: Span, client_of: Callable[[Config], object]
-) -> tuple[Replayed, Bins | None]:
-    async with client_of(run.config) as client:  # type: ignore[attr-defined]
+async def _from_platform(run: Run, span: Span) -> tuple[Replayed, Bins | None]:
+    async with client_of(run.config) as client:
         replayed, bins, cut_off = await run.platform(client, span)
     if cut_off:
         click.echo(

@@ -41,10 +41,9 @@ async def discover(reader: Reader, table: SeriesTable, config: Config) -> None:
 
     Raises ApiError and ContractError when the platform cannot list them.
     """
-    rules = config.series
-    found = {pair for rule in rules for pair in rule.literal_keys()}
+    found = set(config.literal_keys())
     for _ in range(ROUNDS_MAX):
-        more = await reader.discover(lambda slug: any(rule.may_select(slug) for rule in rules))
+        more = await reader.discover(config.may_select)
         if more <= found:
             break
         found |= more

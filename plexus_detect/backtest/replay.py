@@ -15,11 +15,12 @@ import numpy.typing as npt
 from plexus_detect.backtest.bins import Bins
 from plexus_detect.backtest.moments import Span
 from plexus_detect.evaluate import Evaluation, Event, Policy, State, evaluate
-from plexus_detect.series import I64, SUFFIX, Derived, Kind, Points, SeriesKey, SeriesTable
+from plexus_detect.series import F64, I64, SUFFIX, Derived, Kind, Points, Reason, SeriesKey, SeriesTable
 from plexus_detect.stats import grown, usable
+from plexus_detect.training.trainer import InlineTrainer
 
 # Derived points that the replay itself looks at, whatever the configuration posts; those for the drawing.
-KINDS = frozenset({Kind.ZSCORE, Kind.FLEET_ZSCORE})
+KINDS = frozenset({Kind.ZSCORE, Kind.FLEET_ZSCORE, Kind.ANOMALY})
 BAND = {"centre": Kind.EXPECTED, "lower": Kind.LOWER, "upper": Kind.UPPER}
 KINDS_DRAWN = KINDS | {Kind.FLEET_ZSCORE_RAW, *BAND.values()}
 
@@ -39,11 +40,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A series that is scored: its number in the order of the whole run, its name and its rule."""
+    """A series that is scored: its number in the order of the whole run, its name and its rule (None: groups
+    of metrics take it, or it is the name of a group's scores)."""
 
     series: int
     key: SeriesKey
-    rule: int
+    rule: int | None
 
 
 @dataclass
@@ -51,7 +53,8 @@ class Episode:
     """An anomaly from its first sample to its end; an alert began at ``opened_ms``.
 
     ``closed_ms`` is None while it is open. ``peak`` is the largest score so far and ``line`` the threshold,
-    both in deviations; ``value`` and ``expected`` are those of the sample that opened it.
+    both in deviations; ``value`` and ``expected`` are those of the sample that opened it, of a group of
+    metrics its score; ``blame`` are the metrics with the largest shares in that.
     """
 
     key: SeriesKey
@@ -64,6 +67,7 @@ class Episode:
     line: float
     value: float
     expected: float
+    blame: tuple[tuple[str, float], ...] = ()
 
     @property
     def intensity(self) -> float:
@@ -113,7 +117,8 @@ class Replay:
         self._setup = setup
         self._policy = replace(setup.policy, kinds=KINDS_DRAWN if setup.bins else KINDS)
         self._table = SeriesTable()
-        self._state = State(self._table, self._policy)
+        trainer = InlineTrainer() if self._policy.groups else None
+        self._state = State(self._table, self._policy, trainer=trainer)
         self._admitted: list[Admitted] = []
         self._bins = Bins(setup.span, setup.bins) if setup.bins else None
         self._count = np.zeros(0, np.int64)
@@ -134,9 +139,13 @@ class Replay:
                 setattr(self, name, grown(getattr(self, name), room))
             if self._bins is not None:
                 self._bins.grow(room)
-        rule = self._policy.rules[admitted.rule]
-        self._line[row], self._fleet_line[row] = rule.episode.threshold, rule.fleet_episode.threshold
         self._state.admit(row, admitted.rule)
+        if admitted.rule is not None:
+            rule = self._policy.rules[admitted.rule]
+            self._line[row], self._fleet_line[row] = rule.episode.threshold, rule.fleet_episode.threshold
+            return
+        groups = [group for group in self._policy.groups if group.is_named(admitted.key)]
+        self._line[row] = groups[0].episode.threshold if groups else np.nan
 
     def step(self, points: Points, now_ms: int) -> None:
         """Take all points up to ``now_ms`` that are newer than those before (``series`` numbered as here)."""
@@ -150,8 +159,8 @@ class Replay:
 
     def finish(self) -> Replayed:
         """Let the fleets see what they still wait for, and give everything that was seen."""
-        end_ms = int(self._state.waiting.t_ms.max(initial=0)) + self._policy.fleet_settle_ms
-        self.step(Points.empty(), end_ms)
+        waiting = [self._state.waiting.t_ms, *(group.waiting.t_ms for group in self._state.groups)]
+        self.step(Points.empty(), int(np.concatenate(waiting).max(initial=0)) + self._policy.fleet_settle_ms)
         n, span = len(self._admitted), self._setup.span
         seen = [
             e
@@ -164,8 +173,16 @@ class Replay:
         return Replayed(self._admitted, *counts, seen, self._relearned, self._unscored, columns)
 
     def _tally(self, points: Points, found: Evaluation) -> None:
+        own = found.scores.reason != Reason.LEARNED
+        self._count_in(points.take(own) if not own.all() else points, found.scores.z[own])
+        rows = found.groups
+        at = np.lexsort((rows.t_ms, rows.series))
+        self._count_in(rows.take(at), rows.value[at])
+
+    def _count_in(self, points: Points, z: F64) -> None:
+        """Count the points in the period, in order of series and time, and those of them without a score."""
         inside = (points.t_ms >= self._setup.span.from_ms) & (points.t_ms < self._setup.span.to_ms)
-        self._unscored += int(np.count_nonzero(np.isnan(found.scores.z) & inside))
+        self._unscored += int(np.count_nonzero(np.isnan(z) & inside))
         rows, t_ms = points.series[inside], points.t_ms[inside]
         if len(rows) == 0:
             return
@@ -193,6 +210,7 @@ class Replay:
                 line=line,
                 value=event.value,
                 expected=event.expected,
+                blame=event.blame,
             )
             self._episodes.append(self._open[place])
         elif event.what == "closed":
@@ -210,6 +228,9 @@ class Replay:
     def _draw(self, bins: Bins, points: Points, found: Evaluation) -> None:
         bins.add(points.series, points.t_ms, points.value)
         bins.score(points.series, points.t_ms, np.abs(found.scores.z) / self._line[points.series])
+        rows = found.groups.take(np.isfinite(found.groups.value))
+        bins.add(rows.series, rows.t_ms, rows.value)
+        bins.score(rows.series, rows.t_ms, rows.value / self._line[rows.series])
         fleet = found.derived.take(found.derived.kind == Kind.FLEET_ZSCORE_RAW)
         bins.score(fleet.series, fleet.t_ms, np.abs(fleet.value) / self._fleet_line[fleet.series])
         for name, kind in BAND.items():

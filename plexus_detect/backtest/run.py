@@ -14,12 +14,13 @@ from plexus_detect.backtest.platform import History, discover
 from plexus_detect.backtest.replay import Replayed, Setup, chunks, joined
 from plexus_detect.backtest.selection import Selection
 from plexus_detect.backtest.shards import Shards
-from plexus_detect.client import Client, Endpoints
+from plexus_detect.client import Client
 from plexus_detect.config import Config
 from plexus_detect.errors import ConfigError
 from plexus_detect.policy import poll_params
 from plexus_detect.reader import Reader
 from plexus_detect.series import Points, SeriesKey, SeriesTable
+from plexus_detect.training.trainer import require
 
 Progress = Callable[[float], None]
 
@@ -33,6 +34,8 @@ class Run:
         self.draw = draw
         self.progress = progress
         self.selection = Selection(config)
+        if self.selection.policy.groups:
+            require()
         # All series that share a budget of alerts have to be in one process.
         self.jobs = 1 if self.selection.policy.alerts_per_day is not None else jobs
 
@@ -42,7 +45,7 @@ class Run:
 
     def over(self, keys: list[SeriesKey], points: Points, span: Span) -> tuple[Replayed, Bins | None]:
         """Replay points that are at hand. Raises ConfigError when the configuration selects none of them."""
-        admitted = self.selection.admit(keys)
+        admitted = self.selection.admit([*keys, *self.selection.named(keys)])
         if not admitted:
             raise ConfigError(
                 f"series: none of the {len(keys)} series in the file is selected; change sources and metrics"
@@ -69,6 +72,7 @@ class Run:
         reader = Reader(client, table, poll, config.plexus.concurrency)
         await reader.check()
         await discover(reader, table, config)
+        self._name_groups(table)
         first = self.selection.admit(table.keys)
         if not first:
             raise ConfigError(
@@ -82,12 +86,18 @@ class Run:
             shards.admit(first)
             known = len(table)
             async for part in history.parts(whole):
+                self._name_groups(table)
                 shards.admit(self.selection.admit(table.keys, known))
                 known = len(table)
                 shards.put(part.points, part.to_ms)
                 self.progress((part.to_ms - whole.from_ms) / (whole.to_ms - whole.from_ms))
             replayed, bins = joined(shards.finish(), setup)
             return replayed, bins, history.cut_off
+
+    def _name_groups(self, table: SeriesTable) -> None:
+        """Give the groups of what is known by now a series for their scores."""
+        for key in self.selection.named(table.keys):
+            table.add(*key)
 
 
 def warm_from_ms(config: Config, span: Span) -> int:
@@ -106,13 +116,6 @@ def read_csv(path: Path) -> tuple[list[SeriesKey], Points]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); check the path and the file") from None
-
-
-def client_of(config: Config) -> Client:
-    """A client for the configured platform. Raises ConfigError when there is no key."""
-    plexus = config.plexus
-    endpoints = Endpoints(app=plexus.endpoint, gateway=plexus.gateway_url, api=plexus.api_url)
-    return Client(endpoints, config.require_api_key(), timeout_s=plexus.timeout_ms / 1000)
 
 
 def platform_now_ms(config: Config) -> int:

@@ -34,22 +34,37 @@ class Selection:
         self.policy = policy
 
     def wants(self, source: str, metric: str) -> bool:
-        """Whether some rule selects the series."""
-        return self._config.rule_for(source, metric) is not None
+        """Whether a series is read: some rule selects it, or a group of metrics takes it."""
+        key = SeriesKey(source, metric)
+        return self._rule(key) is not None or bool(self.policy.groups_of(key))
+
+    def _rule(self, key: SeriesKey) -> int | None:
+        return None if self.policy.is_score(key) else self._config.rule_for(*key)
+
+    def named(self, keys: Sequence[SeriesKey]) -> list[SeriesKey]:
+        """The series under which groups of these are posted, as far as they are not among them."""
+        if not self.policy.groups:
+            return []
+        names = (SeriesKey(key.source, group.name) for key in keys for group in self.policy.groups_of(key))
+        known = set(keys)
+        return [key for key in dict.fromkeys(names) if key not in known]
 
     def admit(self, keys: Sequence[SeriesKey], start: int = 0) -> list[Admitted]:
         """The selected ones of the series from number ``start`` on."""
-        found = [(i, keys[i], self._config.rule_for(*keys[i])) for i in range(start, len(keys))]
-        chosen = [(i, key, rule) for i, key, rule in found if rule is not None]
+        found = [Admitted(i, keys[i], self._rule(keys[i])) for i in range(start, len(keys))]
+        chosen = [a for a in found if a.rule is not None or self.wants(*a.key) or self.policy.is_score(a.key)]
         if len(self.policy.rules) == self._n:
-            return [Admitted(i, key, rule) for i, key, rule in chosen]
-        sizes = Counter(self._group(key, rule) for _i, key, rule in chosen)
+            return chosen
+        sizes = Counter(self._group(a.key, a.rule) for a in chosen if a.rule is not None)
         for group, size in sizes.items():
             fleet = self.policy.rules[group[0]].fleet
             small = fleet is None or group[2] is None or size < fleet.group_min
             self._alone.setdefault(group, small)
         return [
-            Admitted(i, key, rule + self._n * self._alone[self._group(key, rule)]) for i, key, rule in chosen
+            a
+            if a.rule is None
+            else replace(a, rule=a.rule + self._n * self._alone[self._group(a.key, a.rule)])
+            for a in chosen
         ]
 
     def _group(self, key: SeriesKey, rule: int) -> Group:

@@ -142,10 +142,16 @@ class Shards:
             self._new[home].append(admitted)
 
     def _unit(self, admitted: Admitted) -> tuple[str, ...]:
-        """What has to stay together: the sources of a metric under one rule, where they are compared."""
-        rule, key = self._setup.policy.rules[admitted.rule], admitted.key
-        alone = () if rule.fleet is not None else (key.source,)
-        return (str(admitted.rule), key.metric, *alone)
+        """What has to stay together: the sources of a metric under one rule, where they are compared, and the
+        metrics of a group."""
+        policy, key = self._setup.policy, admitted.key
+        rule = policy.rules[admitted.rule] if admitted.rule is not None else None
+        fleet = rule is not None and rule.fleet is not None
+        if policy.is_score(key) or any(key.metric in group.metrics for group in policy.groups):
+            # A group ties its metrics together, and each of those may tie sources together.
+            tied = fleet or any(each.fleet for each in policy.rules) or any(g.shared for g in policy.groups)
+            return ("groups",) if tied else ("groups", key.source)
+        return (str(admitted.rule), key.metric, *(() if fleet else (key.source,)))
 
     def put(self, points: Points, now_ms: int) -> None:
         """Take the points up to ``now_ms`` of all series; those of series not admitted are left out."""

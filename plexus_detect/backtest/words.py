@@ -14,7 +14,12 @@ HEAD = ("device", "metric", "against", "reason", "since", "alert", "until", "pea
 DEVICE_HEAD = ("device", "alerts", "a week", "hours open", "worst/line", "weight")
 
 # What an episode is against; that of a whole fleet stands with its first device and pages nobody.
-AGAINST = {"zscore": "own past", "fleet_zscore": "fleet", "fleet_event": "whole fleet"}
+AGAINST = {
+    "zscore": "own past",
+    "fleet_zscore": "fleet",
+    "fleet_event": "whole fleet",
+    "anomaly": "its group",
+}
 
 # Devices that the text lists; the JSON has all.
 DEVICES_MAX = 20
@@ -53,7 +58,7 @@ def _row(episode: Episode) -> tuple[str, ...]:
         _plain(episode.key.source),
         _plain(episode.key.metric),
         AGAINST.get(episode.kind, episode.kind),
-        episode.reason,
+        _reason(episode),
         stamp(episode.since_ms),
         stamp(episode.opened_ms),
         "open" if episode.closed_ms is None else stamp(episode.closed_ms),
@@ -61,6 +66,11 @@ def _row(episode: Episode) -> tuple[str, ...]:
         f"{episode.value:.5g}",
         f"{episode.expected:.5g}",
     )
+
+
+def _reason(episode: Episode) -> str:
+    """Why, and of a group of metrics who most."""
+    return ": ".join([episode.reason, *(_plain(metric) for metric, _share in episode.blame[:1])])
 
 
 def _plain(name: str) -> str:
@@ -145,6 +155,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "line": episode.line,
         "value": episode.value,
         "expected": episode.expected,
+        "blame": dict(episode.blame),
     }
 
 

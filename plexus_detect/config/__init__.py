@@ -1,5 +1,6 @@
 """Configuration: files and environment, validated once into one frozen value."""
 
+from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.load import load_config, variable_names
 from plexus_detect.config.models import (
     API_URL,
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "DetectConfig",
     "DetectOverride",
+    "DetectorConfig",
     "FleetConfig",
     "LogConfig",
     "MetricConfig",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
+from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
 from plexus_detect.config.values import Duration, Glob, Number, Section, Unique, Url, Word, mistake
 from plexus_detect.errors import ConfigError
@@ -40,6 +41,7 @@ PostName = Annotated[
         "drift",
         "stuck",
         "fleet_event",
+        "anomaly",
     ],
     Word,
 ]
@@ -106,7 +108,8 @@ class PostConfig(Section):
     """Which scores are posted to the platform, and how."""
 
     series: Annotated[tuple[PostName, ...], Unique] = Field(
-        default=("zscore", "fleet_zscore"), description="Which series are posted beside each metric."
+        default=("zscore", "fleet_zscore", "anomaly"),
+        description="Which series are posted beside each metric, and for each of detectors.",
     )
     max_alert_age_ms: Annotated[int, Duration("1s", "3650d")] = Field(
         default=120_000,
@@ -123,6 +126,10 @@ class StateConfig(Section):
 
     path: Path = Field(
         default=Path("plexus-detect.db"), description="The SQLite file of cursors, snapshots and outbox."
+    )
+    models: Path | None = Field(
+        default=None,
+        description="Folder of learned models and their versions. Default: as path, ending in .models.",
     )
     snapshot_interval_ms: Annotated[int, Duration("100ms", "1d")] = Field(
         default=300_000, alias="snapshot_interval", description="Time between two snapshots of the detectors."
@@ -176,6 +183,9 @@ class Config(Section):
     fleet: FleetConfig = Field(
         default_factory=FleetConfig, description="When a source is odd against the others."
     )
+    detectors: tuple[DetectorConfig, ...] = Field(
+        default=(), description="Metrics that are judged together by learned detectors (extra: learn)."
+    )
     post: PostConfig = Field(default_factory=PostConfig, description="Which scores are posted, and how.")
     state: StateConfig = Field(default_factory=StateConfig, description="What is kept between two runs.")
     monitors: MonitorsConfig = Field(default_factory=MonitorsConfig, description="Where the monitors are.")
@@ -205,8 +215,21 @@ class Config(Section):
                     keys=("name",),
                 )
             seen.add(rule.name)
+        self._check_groups()
         _ = self._detect_by_rule  # an impossible combination has to be said now, not at its first use
         return self
+
+    def _check_groups(self) -> None:
+        """A group's name is that of a series, so it must be one that nothing else has."""
+        measured = {name for group in self.detectors for name in group.metrics}
+        measured |= {name for rule in self.series for name in rule.metrics}
+        names = [group.name for group in self.detectors]
+        for i, name in enumerate(names):
+            where = {"path": ("detectors", i), "keys": ("name",)}
+            if name in names[:i]:
+                raise mistake(f"'{name}' is the name of two groups", "rename one", **where)
+            if name in measured:
+                raise mistake(f"'{name}' is the name of a metric too", "give the group another name", **where)
 
     @cached_property
     def _detect_by_rule(self) -> tuple[DetectConfig, ...]:
@@ -229,6 +252,22 @@ class Config(Section):
     def rule_for(self, source: str, metric: str) -> int | None:
         """The position of the first rule that selects the series, or None when none does."""
         return next((i for i, rule in enumerate(self.series) if rule.selects(source, metric)), None)
+
+    @property
+    def models(self) -> Path:
+        """The folder of learned models."""
+        return self.state.models or self.state.path.with_suffix(".models")
+
+    def may_select(self, source: str) -> bool:
+        """True when some series of ``source`` could be scored, or be part of a group."""
+        rules = any(rule.may_select(source) for rule in self.series)
+        return rules or any(group.may_take(source) for group in self.detectors)
+
+    def literal_keys(self) -> list[tuple[str, str]]:
+        """The (source, metric) pairs that are named in full, so that no discovery is needed to know them."""
+        pairs = [pair for rule in self.series for pair in rule.literal_keys()]
+        pairs += [pair for group in self.detectors for pair in group.literal_keys()]
+        return list(dict.fromkeys(pairs))
 
     def require_api_key(self) -> str:
         """The API key; raises ConfigError when none is configured."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from plexus_detect.config.values import (
     Word,
     is_literal,
     mistake,
+    one_of,
 )
 from plexus_detect.detectors import DEFAULT, REGISTRY
 from plexus_detect.series import is_own_metric
@@ -46,11 +46,7 @@ Sensitivity = Annotated[Literal["low", "medium", "high"], Word]
 
 def _detector(name: str) -> str:
     """A name of the registry; raises a mistake."""
-    if name not in REGISTRY:
-        near = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "choose one of them"
-        raise mistake(f"{{value}} is not one of {', '.join(REGISTRY)}", hint)
-    return name
+    return one_of(name, tuple(REGISTRY))
 
 
 DetectorName = Annotated[
@@ -162,7 +158,7 @@ class DetectOverride(Section):
     timezone: Timezone | None = Field(default=None, description="See detect.timezone.")
 
 
-def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+def any_of(patterns: Sequence[str]) -> re.Pattern[str]:
     """One case-sensitive expression for a list of globs; an empty list matches nothing."""
     return re.compile("|".join(translate(pattern) for pattern in patterns) or r"(?!)")
 
@@ -197,10 +193,10 @@ class SeriesRule(Section):
     @cached_property
     def _matchers(self) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
         return (
-            _any_of(self.sources),
-            _any_of(self.metrics),
-            _any_of(self.exclude_sources),
-            _any_of(self.exclude_metrics),
+            any_of(self.sources),
+            any_of(self.metrics),
+            any_of(self.exclude_sources),
+            any_of(self.exclude_metrics),
         )
 
     def selects(self, source: str, metric: str) -> bool:

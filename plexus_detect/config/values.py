@@ -264,6 +264,15 @@ def _not_a_switch(value: object) -> object:
     return value
 
 
+def one_of(name: str, known: Sequence[str]) -> str:
+    """The name, if it is known; raises a mistake with the near one."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "choose one of them"
+        raise mistake(f"{{value}} is not one of {', '.join(known)}", hint)
+    return name
+
+
 def _lower(value: object) -> object:
     """Words in capitals are the same words."""
     return value.lower() if isinstance(value, str) else value

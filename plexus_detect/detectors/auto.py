@@ -23,7 +23,7 @@ from plexus_detect.detectors.novelty import Novelty
 from plexus_detect.detectors.panes import Panes
 from plexus_detect.detectors.season import Season
 from plexus_detect.detectors.stuck import Stuck
-from plexus_detect.series import F64, I64, Points, Reason, Rows, Scores, together
+from plexus_detect.series import F64, I64, Points, Reason, Rows, Scores, ascending, together
 from plexus_detect.stats import Z_MAX, usable
 
 # The line of a series of MATURE_POINTS is at 1 / SENSITIVITY of its record; a younger one's is further out by
@@ -295,8 +295,7 @@ class Auto:
 
     def relearned(self) -> I64:
         """Positions in the points of the last step at which a level became normal, ascending."""
-        at: I64 = np.sort(np.concatenate([np.zeros(0, np.int64), *self._relearned]))
-        return at
+        return ascending(self._relearned)
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns."""

@@ -25,7 +25,7 @@ from plexus_detect.columns import Column, Columns, Snapshot
 from plexus_detect.detectors.base import DetectorParams, Receipt, Term
 from plexus_detect.detectors.medians import MedianBank
 from plexus_detect.detectors.units import TOLERANCE, changes
-from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, rounds, together
+from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, ascending, rounds, together
 from plexus_detect.stats import Z_MAX, usable
 
 # Intervals of which the median is the typical one, values of which it is the level, and the least of both.
@@ -341,8 +341,7 @@ class Gap:
 
     def relearned(self) -> I64:
         """Positions in the points of the last step at which a level in another unit became normal."""
-        at: I64 = np.sort(np.concatenate([np.zeros(0, np.int64), *self._relearned]))
-        return at
+        return ascending(self._relearned)
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns."""

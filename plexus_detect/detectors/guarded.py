@@ -24,7 +24,7 @@ import numpy.typing as npt
 from plexus_detect.columns import Snapshot
 from plexus_detect.detectors.base import DetectorParams, Receipt, Term
 from plexus_detect.detectors.baseline import A, Baseline, Level
-from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, rounds, together
+from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, ascending, rounds, together
 from plexus_detect.stats import Z_MAX, grown, usable
 
 # A step below this many parts of the value is rounding, not the sensor's resolution.
@@ -333,8 +333,7 @@ class Guarded(Generic[A]):
 
     def relearned(self) -> I64:
         """Positions in the points of the last step at which a level became normal, ascending."""
-        at: I64 = np.sort(np.concatenate([np.zeros(0, np.int64), *self._relearned]))
-        return at
+        return ascending(self._relearned)
 
     def _columns(self) -> dict[str, npt.NDArray[np.generic]]:
         names = ("last", "resolution", "held", "held_count", "inside", "since_ms")

@@ -14,8 +14,9 @@ import numpy as np
 
 from plexus_detect.backtest.replay import Admitted, chunks, in_order
 from plexus_detect.detectors.base import Receipt
+from plexus_detect.episode import Episodes
 from plexus_detect.evaluate import Evaluation, Policy, Rule, State, dump, evaluate, load
-from plexus_detect.fleet import Verdict, verdicts
+from plexus_detect.fleet import FleetParams, Verdict, verdicts
 from plexus_detect.lane import Line, explained, scaled
 from plexus_detect.limits import RANGE_SCORE, Limits
 from plexus_detect.series import I64, Kind, Points, Reason, Scores, SeriesKey, SeriesTable
@@ -131,7 +132,7 @@ def sample_at(points: Points, series: int, t_ms: int) -> tuple[int, float] | Non
 def mates(policy: Policy, members: Sequence[Admitted], own: Admitted) -> list[Admitted]:
     """The series that ``own`` is compared with, itself among them; itself alone where it is with none."""
     cohort = policy.cohort_of(own.key.source)
-    if policy.rules[own.rule].fleet is None or cohort is None:
+    if own.rule is None or policy.rules[own.rule].fleet is None or cohort is None:
         return [own]
     alike = [m for m in members if (m.rule, m.key.metric) == (own.rule, own.key.metric)]
     return [member for member in alike if policy.cohort_of(member.key.source) == cohort]
@@ -144,12 +145,16 @@ def account(
     numbers = np.array([member.series for member in members], np.int64)
     row = int(np.flatnonzero(numbers == series)[0])
     own = members[row]
-    group = _group(policy, own, len(mates(policy, members, own)))
+    if own.rule is None:
+        raise ValueError(f"{own.key} is under no rule")
+    fleet = policy.rules[own.rule].fleet
+    group = _group(policy, fleet, own.key.source, len(mates(policy, members, own)))
     rules = policy.rules
     if group is not None and group.members < group.group_min and policy.alerts_per_day is None:
         # It has no scores, but keeping its time costs more than all else that is done for a point.
         rules = tuple(replace(rule, fleet=None) for rule in rules)
-    state = State(SeriesTable(), replace(policy, rules=rules, kinds=frozenset(Kind)))
+    # What groups of metrics say has no part in the scores of one.
+    state = State(SeriesTable(), replace(policy, rules=rules, kinds=frozenset(Kind), groups=()))
     for at, member in enumerate(members):
         state.table.add(*member.key)
         state.admit(at, member.rule)
@@ -178,8 +183,8 @@ def account(
     )
 
 
-def _group(policy: Policy, own: Admitted, members: int) -> Group | None:
-    cohort, fleet = policy.cohort_of(own.key.source), policy.rules[own.rule].fleet
+def _group(policy: Policy, fleet: FleetParams | None, source: str, members: int) -> Group | None:
+    cohort = policy.cohort_of(source)
     if fleet is None or cohort is None:
         return None
     names = [*(c.name for c in policy.cohorts), "of no cohort"]
@@ -246,7 +251,7 @@ def _judged(line: Line, local: Points, raw: Scores, found: Evaluation, kind: Kin
         sensitivity=line.sensitivity,
         raised=raised,
         steps=tuple(Step(name, says, float(scores.z[0])) for name, says, scores in _moving(steps)),
-        episode=_episode(line, row),
+        episode=episode_of(line.episodes, row),
     )
 
 
@@ -273,8 +278,8 @@ def _moving(steps: list[tuple[str, str, Scores]]) -> list[tuple[str, str, Scores
     return [steps[0], *moved]
 
 
-def _episode(line: Line, row: int) -> Episode:
-    episodes = line.episodes
+def episode_of(episodes: Episodes, row: int) -> Episode:
+    """The episode of a row as it stands."""
     return Episode(
         is_open=bool(episodes.is_open[row]),
         since_ms=int(episodes.since_ms[row]),

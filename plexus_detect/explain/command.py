@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from plexus_detect.backtest.command import configured
 from plexus_detect.errors import ConfigError
+from plexus_detect.options import client_of, config_option, configured
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from plexus_detect.config import Config
     from plexus_detect.evaluate import Policy
     from plexus_detect.explain.account import Account
-    from plexus_detect.series import Points, SeriesKey
+    from plexus_detect.explain.group import GroupAccount
+    from plexus_detect.groups import GroupRule
+    from plexus_detect.reader import Reader
+    from plexus_detect.series import Points, SeriesKey, SeriesTable
 
 
 # Known names that an error lists when none is near.
@@ -51,29 +55,70 @@ class Question:
     help="First sample read. Default: poll.history before TIME; of a file its beginning.",
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option(
-    "-c",
-    "--config",
-    "config_paths",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Configuration file (YAML, JSON or TOML); several are merged in order.",
-)
+@config_option
 def explain(config_paths: tuple[Path, ...], output: str, **asked: str | Path | None) -> None:
     """Print the receipt of one score: which check gave it, from which numbers, against which past.
 
-    SOURCE and METRIC name the series, TIME is an ISO time, an epoch or a duration back such as 2h; the newest
-    sample at or before it is taken. The past is replayed as in a backtest; nothing is posted.
+    SOURCE and METRIC name the series, or METRIC a group of detectors. TIME is an ISO time, an epoch or a
+    duration back such as 2h; the newest sample at or before it is taken. The past is replayed as in a
+    backtest; nothing is posted.
     """
-    from plexus_detect.explain.words import json_of, text_of
-
     config = configured(config_paths)
     question = _question(config, asked)
-    found = _account(config, question)
-    if output == "json":
-        click.echo(json.dumps(json_of(found, question.asked_ms), indent=2, allow_nan=False))
+    _print(config, question, as_json=output == "json")
+
+
+def _print(config: Config, question: Question, *, as_json: bool) -> None:
+    from plexus_detect.explain import group_words, words
+    from plexus_detect.explain.group import group_asked
+    from plexus_detect.policy import policy_of
+
+    rule, asked_ms = group_asked(policy_of(config), question.source, question.metric), question.asked_ms
+    if rule is not None:
+        judged = _group_account(config, rule, question)
+        text, told = group_words.text_of(judged, asked_ms), group_words.json_of(judged, asked_ms)
     else:
-        click.echo(text_of(found, question.asked_ms), nl=False)
+        found = _account(config, question)
+        text, told = words.text_of(found, asked_ms), words.json_of(found, asked_ms)
+    click.echo(json.dumps(told, indent=2, allow_nan=False) if as_json else text, nl=as_json)
+
+
+def _group_account(config: Config, rule: GroupRule, question: Question) -> GroupAccount:
+    """Read what is needed and take the score of a group of metrics apart.
+
+    Raises ConfigError, ApiError and ContractError.
+    """
+    from plexus_detect.backtest.moments import exact_stamp
+    from plexus_detect.backtest.run import read_csv
+    from plexus_detect.explain.group import group_account, members
+    from plexus_detect.training.trainer import InlineTrainer, require
+
+    require()
+    if question.csv_file is not None:
+        keys, points = read_csv(question.csv_file)
+        points = points.take((points.t_ms >= (question.from_ms or 0)) & (points.t_ms <= question.asked_ms))
+    else:
+        keys, points = asyncio.run(group_from_platform(config, rule, question))
+    if not members(rule, question.source, keys):
+        raise _unknown("SOURCE", question.source, sorted({key.source for key in keys if rule.takes(key)}))
+    found = group_account(rule, InlineTrainer(), question.source, keys, points)
+    if found is None:
+        raise ConfigError(
+            f"TIME: {question.source}/{rule.name} has no row of two metrics at or before "
+            f"{exact_stamp(question.asked_ms)} in what was read; choose a later time, or an earlier --from"
+        )
+    return found
+
+
+async def group_from_platform(
+    config: Config, rule: GroupRule, question: Question
+) -> tuple[list[SeriesKey], Points]:
+    """All series that are known, and the points up to TIME of those with a part in the group's score."""
+    from plexus_detect.explain.group import members
+
+    async with _platform(config) as (reader, table):
+        wanted = {table.keys[i] for i in members(rule, question.source, table.keys)}
+        return table.keys, await _points(config, (reader, table), wanted, question)
 
 
 def _question(config: Config, asked: dict[str, str | Path | None]) -> Question:
@@ -130,29 +175,47 @@ async def from_platform(
     config: Config, policy: Policy, question: Question
 ) -> tuple[int, list[Admitted], Points]:
     """The number of the series, who is compared with it, and the points of all of them up to TIME."""
-    from plexus_detect.backtest.moments import Span
-    from plexus_detect.backtest.platform import History, discover
-    from plexus_detect.backtest.run import client_of, platform_now_ms
     from plexus_detect.explain.account import mates
-    from plexus_detect.policy import poll_params
-    from plexus_detect.reader import Reader
-    from plexus_detect.series import Points, SeriesTable
 
-    table, poll = SeriesTable(), poll_params(config)
-    async with client_of(config) as client:
-        reader = Reader(client, table, poll, config.plexus.concurrency)
-        await reader.check()
-        await discover(reader, table, config)
+    async with _platform(config) as (reader, table):
         series, members = _chosen(config, policy, question, table.keys)
         own = next(member for member in members if member.series == series)
         wanted = {member.key for member in mates(policy, members, own)}
-        history = History(reader, table, poll, lambda source, metric: (source, metric) in wanted)
-        from_ms = question.from_ms
-        if from_ms is None:
-            from_ms = max(0, question.asked_ms - config.poll.history_ms)
-        span = Span(from_ms, min(question.asked_ms, platform_now_ms(config)) + 1)
-        parts = [part.points async for part in history.parts(span)]
-    return series, members, Points.concat(parts)
+        return series, members, await _points(config, (reader, table), wanted, question)
+
+
+@asynccontextmanager
+async def _platform(config: Config) -> AsyncIterator[tuple[Reader, SeriesTable]]:
+    """The platform, and a table of all series that it knows."""
+    from plexus_detect.backtest.platform import discover
+    from plexus_detect.policy import poll_params
+    from plexus_detect.reader import Reader
+    from plexus_detect.series import SeriesTable
+
+    table = SeriesTable()
+    async with client_of(config) as client:
+        reader = Reader(client, table, poll_params(config), config.plexus.concurrency)
+        await reader.check()
+        await discover(reader, table, config)
+        yield reader, table
+
+
+async def _points(
+    config: Config, platform: tuple[Reader, SeriesTable], wanted: set[SeriesKey], question: Question
+) -> Points:
+    """The points of these series up to TIME."""
+    from plexus_detect.backtest.moments import Span
+    from plexus_detect.backtest.platform import History
+    from plexus_detect.backtest.run import platform_now_ms
+    from plexus_detect.policy import poll_params
+    from plexus_detect.series import Points
+
+    history = History(*platform, poll_params(config), lambda source, metric: (source, metric) in wanted)
+    from_ms = question.from_ms
+    if from_ms is None:
+        from_ms = max(0, question.asked_ms - config.poll.history_ms)
+    span = Span(from_ms, min(question.asked_ms, platform_now_ms(config)) + 1)
+    return Points.concat([part.points async for part in history.parts(span)])
 
 
 def _chosen(

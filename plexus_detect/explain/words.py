@@ -76,7 +76,7 @@ def word(reason: Reason) -> str:
 
 def text_of(account: Account, asked_ms: int) -> str:
     """The receipt in lines."""
-    lines = [f"{_plain('/'.join(account.key))} at {exact_stamp(account.t_ms)}: {account.value:.6g}"]
+    lines = [f"{plain('/'.join(account.key))} at {exact_stamp(account.t_ms)}: {account.value:.6g}"]
     if asked_ms != account.t_ms:
         lines.append(f"the newest sample at or before {exact_stamp(asked_ms)}")
     lines += ["", *_judged_lines("own past", account.taken.own, state_of(account))]
@@ -101,14 +101,14 @@ def text_of(account: Account, asked_ms: int) -> str:
     read += f"; finest step {receipt.resolution:.6g}" if receipt.resolution else ""
     lines += [f"          {read}", f"limits    {_limits_text(account.limits)}"]
     lines.append(
-        f"rule      {_plain(account.rule.name)}, detector {account.rule.detector}, "
+        f"rule      {plain(account.rule.name)}, detector {account.rule.detector}, "
         f"config {config_hash(account)}, plexus-detect {__version__}"
     )
     return "\n".join(lines) + "\n"
 
 
 def _group_text(group: Group) -> str:
-    name = f" {_plain(group.cohort)}" if group.cohort else ""
+    name = f" {plain(group.cohort)}" if group.cohort else ""
     return f"fleet{name} of {group.members}"
 
 
@@ -124,10 +124,11 @@ def _judged_lines(name: str, judged: Judged | None, state: str) -> list[str]:
         lines.append(f"  expected {judged.expected:.6g}, {band}")
     if len(judged.steps) > 1:
         lines += [f"  {step.name}: {step.says} = {step.z:.6g}" for step in judged.steps]
-    return [*lines, f"  {_episode_text(judged.episode)}; counts as {judged.posted:.6g}"]
+    return [*lines, f"  {episode_text(judged.episode)}; counts as {judged.posted:.6g}"]
 
 
-def _episode_text(episode: Episode) -> str:
+def episode_text(episode: Episode) -> str:
+    """An episode in words."""
     if episode.is_open:
         since = exact_stamp(episode.since_ms)
         return f"episode open since {since} ({word(episode.reason)}, peak {episode.peak:.6g})"
@@ -143,7 +144,7 @@ def _terms_lines(account: Account) -> list[str]:
     terms = sorted(receipt.terms, key=lambda term: -abs(term.z))
     rows = [_term_row(term, decides=term is receipt.deciding) for term in terms]
     origin = f"levels relative to origin {receipt.origin:.6g}" if receipt.origin else "levels as they are"
-    return ["", *_table([TERM_HEAD, *rows]), FORMULA, f"{BESIDES}; {origin}"]
+    return ["", *table([TERM_HEAD, *rows]), FORMULA, f"{BESIDES}; {origin}"]
 
 
 def _term_row(term: Term, *, decides: bool) -> tuple[str, ...]:
@@ -152,7 +153,8 @@ def _term_row(term: Term, *, decides: bool) -> tuple[str, ...]:
     return "*" if decides else "", word(term.reason), *cells, term.says
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, with the columns under one another."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -168,7 +170,7 @@ def _limits_text(limits: Limits) -> str:
     )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name without characters that would move a terminal's cursor."""
     return "".join(c if c.isprintable() else "?" for c in name)
 
@@ -186,7 +188,7 @@ def json_of(account: Account, asked_ms: int) -> dict[str, Any]:
         "metric": account.key.metric,
         "asked": exact_stamp(asked_ms),
         "time": exact_stamp(account.t_ms),
-        "value": _number(account.value),
+        "value": number(account.value),
         "state": state_of(account),
         **_judged_json(account.taken.own),
         "checks": [_term_json(term, decides=term is receipt.deciding) for term in receipt.terms],
@@ -205,7 +207,7 @@ def json_of(account: Account, asked_ms: int) -> dict[str, Any]:
         },
         "fleet": _fleet_json(account),
         "limits": {
-            "range": [_number(account.limits.low), _number(account.limits.high)],
+            "range": [number(account.limits.low), number(account.limits.high)],
             "direction": _DIRECTION[account.limits.direction],
             "min_abs": account.limits.min_abs,
             "min_rel": account.limits.min_rel,
@@ -235,29 +237,33 @@ def _fleet_json(account: Account) -> dict[str, Any] | None:
 
 def _judged_json(judged: Judged) -> dict[str, Any]:
     known = not math.isnan(judged.z)
-    episode = judged.episode
     return {
-        "z": _number(judged.z),
+        "z": number(judged.z),
         "score": abs(judged.z) / judged.threshold if known else None,
         "threshold": judged.threshold,
         "reason": word(judged.reason),
-        "expected": _number(judged.expected),
-        "scale": _number(judged.scale),
-        "lower": _number(judged.lower),
-        "upper": _number(judged.upper),
-        "posted": _number(judged.posted),
+        "expected": number(judged.expected),
+        "scale": number(judged.scale),
+        "lower": number(judged.lower),
+        "upper": number(judged.upper),
+        "posted": number(judged.posted),
         "sensitivity": judged.sensitivity,
         "budget": judged.raised,
-        "steps": [{"step": s.name, "says": s.says, "z": _number(s.z)} for s in judged.steps],
-        "episode": {
-            "open": episode.is_open,
-            "since": exact_stamp(episode.since_ms) if episode.is_open else None,
-            "reason": word(episode.reason) if episode.is_open else None,
-            "peak": episode.peak if episode.is_open else None,
-            "beyond": episode.beyond,
-            "m": episode.m,
-            "n": episode.n,
-        },
+        "steps": [{"step": s.name, "says": s.says, "z": number(s.z)} for s in judged.steps],
+        "episode": episode_json(judged.episode),
+    }
+
+
+def episode_json(episode: Episode) -> dict[str, Any]:
+    """An episode by name; null while there is none."""
+    return {
+        "open": episode.is_open,
+        "since": exact_stamp(episode.since_ms) if episode.is_open else None,
+        "reason": word(episode.reason) if episode.is_open else None,
+        "peak": episode.peak if episode.is_open else None,
+        "beyond": episode.beyond,
+        "m": episode.m,
+        "n": episode.n,
     }
 
 
@@ -267,7 +273,7 @@ def _term_json(term: Term, *, decides: bool) -> dict[str, Any]:
         "compares": term.says,
         "observed": term.observed,
         "centre": term.centre,
-        "scale": _number(term.scale),
+        "scale": number(term.scale),
         "factor": term.factor,
         "most": term.most,
         "sign": term.sign,
@@ -276,5 +282,6 @@ def _term_json(term: Term, *, decides: bool) -> dict[str, Any]:
     }
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """A number for JSON, which has none that is not finite."""
     return value if math.isfinite(value) else None

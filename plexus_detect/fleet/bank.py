@@ -25,7 +25,7 @@ from plexus_detect.fleet.peers import HOUR_MS, Peers
 from plexus_detect.fleet.slots import Slots
 from plexus_detect.fleet.suspicion import Suspicion
 from plexus_detect.fleet.tail import LINE, SUSPECT, Tail
-from plexus_detect.series import F64, I8, I64, Bool, Points, Reason, Rows, Scores, rounds, together
+from plexus_detect.series import F64, I8, I64, Bool, Points, Reason, Rows, Scores, ascending, rounds, together
 from plexus_detect.stats import Z_MAX, cross_section, usable
 
 # Points are taken in chunks of four a source, and at least this many: the end of a run is looked for in one.
@@ -269,8 +269,7 @@ class Fleet(Slots):
 
     def relearned(self) -> I64:
         """Positions in the points of the last step at which a source began anew, ascending."""
-        at: I64 = np.sort(np.concatenate([np.zeros(0, np.int64), *self._renewed]))
-        return at
+        return ascending(self._renewed)
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """The state as columns, for a snapshot."""

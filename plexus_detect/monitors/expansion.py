@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors.documents import MonitorSpec, filled, near
 from plexus_detect.monitors.planning import Existing, Expansion, Key, Problem, Wanted
-from plexus_detect.series import RESERVED_SUFFIXES
+from plexus_detect.series import RESERVED_SUFFIXES, SUFFIX, Kind
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def expand(
     """Spread every document over the sources it names.
 
     A glob on ``<metric>.<suffix of ours>`` reaches only devices that have the metric, where ``metrics``
-    (source slug -> names seen lately) knows the device, or that carry the monitor already.
+    (source slug -> names seen lately) knows the device, or that carry the monitor already. The score of a
+    group of metrics is made from no metric of its name, so its glob reaches every device that it matches.
     Raises ConfigError when two documents claim the same source and metric.
     """
     wanted: list[Wanted] = []
@@ -66,7 +67,7 @@ def _reached(
         if spec.source in known.slug_of:
             yield known.slug_of[spec.source]
         return
-    base = scored_metric(spec.metric)
+    base = _measured(spec.metric)
     for slug in known.devices:
         if fnmatchcase(slug, spec.source) and (
             base is None
@@ -83,6 +84,11 @@ def scored_metric(metric: str) -> str | None:
         if metric.endswith(suffix) and len(metric) > len(suffix):
             return metric.removesuffix(suffix)
     return None
+
+
+def _measured(metric: str) -> str | None:
+    """The metric that a device must have to be reached; None where any device is."""
+    return None if metric.endswith(SUFFIX[Kind.ANOMALY]) else scored_metric(metric)
 
 
 def _unknown(spec: MonitorSpec, known: KnownSources) -> Problem:
@@ -102,4 +108,4 @@ def _claimed_twice(key: Key, first: str, second: str) -> str:
 
 def needs_metric_names(spec: MonitorSpec) -> bool:
     """True where knowing what each device measures decides which devices the document reaches."""
-    return _is_glob(spec.source) and scored_metric(spec.metric) is not None
+    return _is_glob(spec.source) and _measured(spec.metric) is not None

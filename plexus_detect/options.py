@@ -1,0 +1,47 @@
+"""What commands share: the option that names configuration files, the configuration, a client."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+# What takes long to import is imported when a command runs, so that --help answers at once.
+if TYPE_CHECKING:
+    from plexus_detect.client import Client
+    from plexus_detect.config import Config
+
+log = logging.getLogger(__name__)
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Configuration file (YAML, JSON or TOML); several are merged in order.",
+)
+
+
+def configured(config_paths: tuple[Path, ...]) -> Config:
+    """The configuration, with logging set up as it says and its warnings told. Raises ConfigError."""
+    from plexus_detect.config import load_config
+    from plexus_detect.logs import event, setup_logging
+
+    config = load_config(config_paths, os.environ)
+    setup_logging(config.log.level, config.log.format)
+    for warning in config.warnings():
+        event(log, logging.WARNING, "config_warning", msg=warning)
+    return config
+
+
+def client_of(config: Config) -> Client:
+    """A client for the configured platform. Raises ConfigError when there is no key."""
+    from plexus_detect.client import Client, Endpoints
+
+    plexus = config.plexus
+    endpoints = Endpoints(app=plexus.endpoint, gateway=plexus.gateway_url, api=plexus.api_url)
+    return Client(endpoints, config.require_api_key(), timeout_s=plexus.timeout_ms / 1000)

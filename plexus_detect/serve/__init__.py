@@ -1,0 +1,1 @@
+"""The streaming HTTP API of learned detectors (extra: serve)."""

@@ -1,0 +1,1 @@
+"""``plexus-detect train``: history in, a fitted, exported and checked model out."""
