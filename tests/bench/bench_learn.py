@@ -3,9 +3,10 @@
 For every backend: rows per CPU-second one at a time and in batches of 100, raw (three columns) and with
 rolling features (windows 10, 60, 300 and lags 1, 5, 10: 48 features), with a window of 3600 rows. Beside
 ecod runs the plain way in the same process: PyOD's ``decision_function`` on one row at a time. Then the 99th
-percentile of one step while the fitting process works, over that without; memory of one detector; and
-precision and recall on a temperature of 72 +- 2 of which 2 % are 50 or 95, at the default threshold. Run with
-``python tests/bench/bench_learn.py [backend ...]``; the exit code is 1 when a target is missed.
+percentile of one bare step while the fitting process works without a pause, over that without (the target is
+on requests: ``bench_serve.py``); memory of one detector; and precision and recall on a temperature of 72 +- 2
+of which 2 % are 50 or 95, at the default threshold. Run with ``python tests/bench/bench_learn.py [backend
+...]``; the exit code is 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COLUMNS = ("temperature", "humidity", "pressure")
 ROLLING, LAGS = (10, 60, 300), (1, 5, 10)
 WINDOW, SINGLES, BATCHES, BATCH = 3600, 300, 10, 100
 SCORED, ANOMALOUS = 4000, 0.02
-PRECISION_MIN, RECALL_MIN, WAITING_MAX = 0.95, 0.95, 2.0
+PRECISION_MIN, RECALL_MIN = 0.95, 0.95
 STEPS = 4000
 
 
@@ -105,7 +106,7 @@ def found(backend: str, seed: int) -> tuple[float, float]:
 
 def waiting(backend: str) -> tuple[float, float, float]:
     """99th percentile of one step in ms without and during fits in the other process; the longest step."""
-    trainer = ProcessTrainer(meanwhile=True)
+    trainer = ProcessTrainer()
     try:
         learner = warm(backend, rolling=False, trainer=trainer)
         x, _ = values(STEPS, 3)
@@ -155,8 +156,6 @@ def main(backends: list[str]) -> int:
             f"{backend}: p99 of a step {quiet:.3f} ms, during fits {busy:.3f} ms ({busy / quiet:.2f}x), "
             f"max {most:.1f}"
         )
-        if busy > WAITING_MAX * quiet:
-            missed.append(f"{backend}: p99 during fits is {busy / quiet:.2f} times that without")
     print("\n".join(missed) or "all targets reached")
     return 1 if missed else 0
 
