@@ -144,42 +144,6 @@ def test_discrete_columns_are_pyods_too(backend, pyod_says) -> None:
 
 
 @BACKENDS
-def test_rows_are_independent(backend, fitted) -> None:
-    """A row has the same bits alone, in a batch of any size, in any company and memory order."""
-    model = fitted[backend]
-    many = np.resize(PROBE, (1300, 3))
-    batch = model.raw(many)
-    assert np.array_equal(batch, np.resize(batch[: len(PROBE)], 1300))
-    assert np.array_equal(batch[: len(PROBE)], [model.raw(row[None])[0] for row in PROBE])
-    assert np.array_equal(batch[::-1], model.raw(many[::-1]))
-    assert np.array_equal(batch, model.raw(np.asfortranarray(many)))
-    assert np.array_equal(batch[5:12], model.raw(many[5:12]))
-    assert model.raw(many[:0]).shape == (0,)
-
-
-@BACKENDS
-def test_the_arrays_are_the_model(backend, fitted) -> None:
-    """A model made of a model's arrays scores the same bits; no array needs pickle and no name has a dot."""
-    model = fitted[backend]
-    arrays = model.arrays()
-    assert not any("." in name for name in arrays)
-    assert all(a.dtype == np.float64 for a in arrays.values())
-    again = type(model).of({name: np.frombuffer(a.tobytes()).reshape(a.shape) for name, a in arrays.items()})
-    assert model.backend == again.backend == backend
-    assert np.array_equal(model.raw(PROBE), again.raw(PROBE))
-
-
-@BACKENDS
-def test_two_fits_are_one(backend, fitted) -> None:
-    """The same rows and seed give the same bits, and NumPy's global random state stays as it was."""
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
-    again = FIT[backend](TRAIN.copy(), CONTAMINATION, SEED).arrays()
-    for name, column in fitted[backend].arrays().items():
-        assert np.array_equal(column, again[name]), name
-    assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
-
-
-@BACKENDS
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_rows_can_be_fitted(backend, odd) -> None:
     """Whatever finite rows a stream has, their model gives finite scores, the same alone as in a batch."""

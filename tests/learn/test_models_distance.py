@@ -109,35 +109,6 @@ def test_the_autoencoder_finds_a_broken_correlation() -> None:
     assert model.raw(broken).min() > 3.0 * model.raw(together[200:]).max()
 
 
-@pytest.mark.parametrize("name", FITS)
-def test_a_row_scores_alone_as_in_company(fitted: dict[str, Any], name: str) -> None:
-    """The bits of a score do not depend on the other rows of the call, nor on how many there are."""
-    model, new = fitted[name], rows(3, 1500, 2.0)
-    batch = model.raw(new)
-    assert np.array_equal(batch[:150], np.concatenate([model.raw(new[i : i + 1]) for i in range(150)]))
-    assert np.array_equal(batch[7:1300][::-1], model.raw(new[7:1300][::-1]))
-    assert model.raw(new[:0]).shape == (0,)
-    assert np.isfinite(batch).all()
-    assert model.contributions(new) is None
-
-
-@pytest.mark.parametrize("name", FITS)
-def test_arrays_are_the_model(fitted: dict[str, Any], name: str) -> None:
-    """A model made of another's arrays scores with the same bits."""
-    model, new = fitted[name], rows(3, 200, 2.0)
-    assert model.backend == name
-    arrays = model.arrays()
-    assert not any("." in key for key in arrays)
-    assert np.array_equal(type(model).of(arrays).raw(new), model.raw(new))
-
-
-@pytest.mark.parametrize("name", FITS)
-def test_the_same_rows_give_the_same_model(fitted: dict[str, Any], name: str) -> None:
-    """A second fit with the same seed gives the same bits."""
-    again = FITS[name](rows(1, 400), 0.1, 42).arrays()
-    assert all(np.array_equal(array, again[key]) for key, array in fitted[name].arrays().items())
-
-
 ODD = {
     "constant": np.full((30, 2), 7.5),
     "one constant": np.stack([np.full(40, 3.0), np.arange(40.0) % 7], axis=1),

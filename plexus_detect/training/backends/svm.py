@@ -26,10 +26,14 @@ def fit_one_class_svm(x: F64, contamination: float, seed: int) -> OneClassSVM:  
     gamma = 1.0 / x.shape[1]
     nu = min(max(contamination, NU_LEAST), NU_MOST)
     estimator = OCSVM(kernel="rbf", gamma=gamma, nu=nu, contamination=contamination)
+    # scikit-learn draws a number for libsvm, which does not use it, from the chance of the whole process.
+    chance = np.random.get_state()  # noqa: NPY002
     try:
         estimator.fit(scale.of_rows(x))
     except ValueError as error:
         raise FitError(f"one_class_svm cannot be fitted to these {len(x)} rows: {error}") from None
+    finally:
+        np.random.set_state(chance)  # noqa: NPY002
     return OneClassSVM(
         scale,
         np.ascontiguousarray(estimator.support_vectors_.T),
