@@ -63,7 +63,7 @@ def test_with_a_window_of_time_weights_fall_with_time() -> None:
     assert scores.centre[-1] == pytest.approx(np.average(values, weights=weights), rel=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(stream=streams(size=300), at=places())
 def test_a_window_of_time_obeys_the_laws(stream: Points, at: list[int]) -> None:
     """With elapsed times, too: calls of any size, single points and snapshots have the same bits."""

@@ -259,7 +259,7 @@ def test_known_factor_of_other_changes_is_none(before: float, after: float) -> N
     assert known_factor(before, after) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(before=st.floats(width=64), after=st.floats(width=64))
 def test_known_factor_takes_any_numbers(before: float, after: float) -> None:
     """Whatever the numbers, an answer is true: the change gives the second value of the first, within 2 %."""

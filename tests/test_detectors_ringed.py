@@ -123,7 +123,7 @@ def test_another_cadence_counts_when_a_level_is_relearned(kind: type[ZScore | Ro
         assert scores.centre[-1] == pytest.approx(centre, rel=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(stream=streams(rows=1, size=300))
 def test_the_baseline_is_that_of_a_list(stream: Points) -> None:
     """Whatever comes, z is against the mean of as many of the newest learned points as a plain list holds,
@@ -150,7 +150,7 @@ def test_the_baseline_is_that_of_a_list(stream: Points) -> None:
         assert detector.ready_count(np.array([0]))[0] == min(len(learned), limit)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(stream=streams(rows=1, size=300))
 def test_one_point_has_no_cadence(stream: Points) -> None:
     """With ``min_points`` of 1 there is no interval when scores begin: the window is ``window`` points."""

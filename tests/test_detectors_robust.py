@@ -21,7 +21,7 @@ def robust(params: DetectorParams = QUIET) -> Robust:
     return detector
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     window=st.integers(1, 9),
     values=st.lists(
