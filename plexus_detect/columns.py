@@ -16,6 +16,20 @@ from plexus_detect.series import I64
 Snapshot = Mapping[str, npt.NDArray[np.generic]]
 
 
+def under(columns: Snapshot, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
+    """The columns whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): c for name, c in columns.items() if name.startswith(prefix)}
+
+
+def rooms(columns: Snapshot) -> dict[str, dict[str, npt.NDArray[np.generic]]]:
+    """The columns by the room that they are of: what stands before the first dot of their names."""
+    out: dict[str, dict[str, npt.NDArray[np.generic]]] = {}
+    for name, column in columns.items():
+        room, _, rest = name.partition(".")
+        out.setdefault(room, {})[rest] = column
+    return out
+
+
 class Column(NamedTuple):
     """What a column holds before anything is known; ``shape`` is that of one row. With ``wide`` the rows are
     the last axis, so that what all rows have in common lies together."""

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import under
 from plexus_detect.fleet import GroupMove, Verdict
 from plexus_detect.groups import Group
 from plexus_detect.lane import Cohort, Lane, Policy, Rule
@@ -329,21 +330,17 @@ def load(table: SeriesTable, policy: Policy, columns: Columns, trainer: Trainer 
         for series in columns[f"lane.{i}.members"].tolist():
             state.admit(series, i, int(emit_from[series]))
         for part, room in lane.parts().items():
-            room.load(_under(columns, f"lane.{i}.{part}."))
+            room.load(under(columns, f"lane.{i}.{part}."))
     for i, group in enumerate(groups):
-        group.load(_under(columns, f"group.{i}."), table.keys)
+        group.load(under(columns, f"group.{i}."), table.keys)
         for series in group.series().tolist():
             if not state.knows(series):
                 state.admit(series, None, int(emit_from[series]))
     state.groups = groups
-    waiting = _under(columns, "waiting.")
+    waiting = under(columns, "waiting.")
     state.waiting = Points(
         waiting["series"].astype(np.int64),
         waiting["t_ms"].astype(np.int64),
         waiting["value"].astype(np.float64),
     )
     return state
-
-
-def _under(columns: Columns, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
-    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}

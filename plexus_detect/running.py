@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plexus_detect import cursor, evaluate, queries
+from plexus_detect.columns import rooms
 from plexus_detect.cursor import Advance, Cursors, PollParams, Query
 from plexus_detect.evaluate import Evaluation, Policy, State
 from plexus_detect.learn.job import Trainer
@@ -130,10 +131,7 @@ class Running:
         self.cursors.covered_ms[:n] = np.maximum(self.cursors.covered_ms[:n], covered_ms[:n])
 
     def _load(self, columns: Columns) -> None:
-        parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {"cursors": {}, "state": {}}
-        for name, column in columns.items():
-            room, rest = name.split(".", 1)
-            parts[room][rest] = column
+        parts = rooms(columns)
         self.cursors.load(parts["cursors"])
         self.cursors.grow(max(len(self.table), len(self.cursors)))
         self.state = evaluate.load(self.table, self.policy, parts["state"], self.trainer)

@@ -112,7 +112,7 @@ def read_csv(lines: Iterable[str]) -> tuple[I64, F64]:
         for row in reader:
             if reader.line_num == 1 and row:
                 row[0] = row[0].removeprefix("\ufeff")
-            if not row or (reader.line_num == 1 and not _is_number(row[0])):
+            if not row or (reader.line_num == 1 and not is_number(row[0])):
                 continue
             width = width or len(row)
             if len(row) != width or width < 2:
@@ -140,7 +140,8 @@ def _with_afterglow(score: F64, late: Bool) -> F64:
     return np.where(late, score, np.maximum(score, glow))
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a cell of a CSV is a number."""
     try:
         float(text)
     except ValueError:

@@ -16,6 +16,7 @@ import numpy as np
 
 from plexus_detect.backtest.moments import TIME_FORMS, time_ms
 from plexus_detect.errors import ConfigError
+from plexus_detect.scoring import is_number
 from plexus_detect.series import Points, SeriesKey
 
 TIME_NAMES = ("timestamp", "ts", "time")
@@ -87,7 +88,7 @@ def _long_places(row: Sequence[str]) -> tuple[int, int, int, int] | None:
         if not times:
             raise ValueError("the header names no column 'timestamp'")
         return times[0], *(names.index(name) for name in LONG_NAMES)  # type: ignore[return-value]
-    if len(row) == 4 and names[0] not in TIME_NAMES and row[1].strip() and not _is_number(row[1]):
+    if len(row) == 4 and names[0] not in TIME_NAMES and row[1].strip() and not is_number(row[1]):
         return 0, 1, 2, 3
     return None
 
@@ -120,14 +121,6 @@ def _read_wide(first: list[str], rows: Iterator[list[str]], source: str, columns
 def _after(first: list[str], rows: Iterator[list[str]]) -> Iterator[list[str]]:
     yield first
     yield from rows
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_time(text: str) -> bool:

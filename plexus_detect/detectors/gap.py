@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.columns import Column, Columns, Snapshot
+from plexus_detect.columns import Column, Columns, Snapshot, under
 from plexus_detect.detectors.base import DetectorParams, Receipt, Term
 from plexus_detect.detectors.medians import MedianBank
 from plexus_detect.detectors.units import TOLERANCE, changes
@@ -353,8 +353,7 @@ class Gap:
         """Take over what ``dump`` gave."""
         self.records.restore(columns)
         for name, bank in (("intervals.", self.intervals), ("values.", self.values)):
-            mine = {key.removeprefix(name): c for key, c in columns.items() if key.startswith(name)}
-            bank.load(mine)
+            bank.load(under(columns, name))
 
 
 def _signed(streak: F64, change: I64, away: F64) -> F64:

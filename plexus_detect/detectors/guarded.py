@@ -21,7 +21,7 @@ from typing import ClassVar, Generic, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.columns import Snapshot
+from plexus_detect.columns import Snapshot, under
 from plexus_detect.detectors.base import DetectorParams, Receipt, Term
 from plexus_detect.detectors.baseline import A, Baseline, Level
 from plexus_detect.series import F64, I64, Bool, Points, Reason, Rows, Scores, ascending, rounds, together
@@ -346,7 +346,7 @@ class Guarded(Generic[A]):
     def load(self, columns: Snapshot) -> None:
         """Take over what ``dump`` gave."""
         prefix = "baseline."
-        self.baseline.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
+        self.baseline.load(under(columns, prefix))
         for name in self._columns():
             setattr(self, name, columns[name].copy())
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.columns import Snapshot
+from plexus_detect.columns import Snapshot, rooms, under
 from plexus_detect.episode import EpisodeParams, Episodes, Transition
 from plexus_detect.groups.join import Join, Rows, no_rows
 from plexus_detect.learn.job import Trainer
@@ -224,16 +224,9 @@ class Group:
             self._member(series, cell)
         self.posted_as = posted
         self.waiting = Rows(*(columns[f"waiting.{name}"].copy() for name in Rows._fields))  # type: ignore[arg-type]
-        self.join.load(_under(columns, "join."))
-        self.episodes.load(_under(columns, "episodes."))
-        saved: dict[int, dict[str, npt.NDArray[np.generic]]] = {}
-        for name, column in _under(columns, "learner.").items():
-            number, _, rest = name.partition(".")
-            saved.setdefault(int(number), {})[rest] = column
+        self.join.load(under(columns, "join."))
+        self.episodes.load(under(columns, "episodes."))
+        saved = rooms(under(columns, "learner."))
         for i, learner in enumerate(self.learners):
             # One of windows that has seen no row yet has nothing to save.
-            learner.load(saved.get(i, {}))
-
-
-def _under(columns: Snapshot, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
-    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
+            learner.load(saved.get(str(i), {}))

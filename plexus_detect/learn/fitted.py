@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import under
 from plexus_detect.errors import ConfigError, ModelError
 from plexus_detect.learn.features import FeatureParams
-from plexus_detect.learn.model import Arrays, Model, array_json, json_array, under
+from plexus_detect.learn.model import Arrays, Model, array_json, json_array
 from plexus_detect.learn.models import MODELS
 from plexus_detect.learn.support import Support
 from plexus_detect.learn.tail import Tail

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import rooms
 from plexus_detect.learn.job import Trainer
 from plexus_detect.learn.model import Arrays
 from plexus_detect.learn.rows import aligned
@@ -65,13 +66,10 @@ class WindowJudge:
 
     def load(self, arrays: Arrays) -> None:
         """Take over what ``dump`` gave. Raises ModelError for the state of another model."""
-        parts: dict[int, dict[str, npt.NDArray[np.generic]]] = {}
-        for name, column in arrays.items():
-            number, _, rest = name.partition(".")
-            parts.setdefault(int(number), {})[rest] = column
+        parts = rooms(arrays)
         self.streams = [self.windowed.stream() for _ in parts]
         for i, one in enumerate(self.streams):
-            one.load(parts[i])
+            one.load(parts[str(i)])
 
 
 def judge_of(params: LearnParams, trainer: Trainer, windowed: Windowed | None = None) -> Judge:

@@ -14,11 +14,6 @@ from plexus_detect.series import F64
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def under(arrays: Arrays, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
-    """The arrays whose names begin with ``prefix``, by the rest of their names."""
-    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-
-
 def json_array(facts: object) -> npt.NDArray[np.generic]:
     """JSON values as an array of bytes, as one among others that hold numbers."""
     return np.frombuffer(json.dumps(facts).encode(), np.uint8)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.columns import rooms
 from plexus_detect.errors import ConfigError, FitError, ModelError
 from plexus_detect.learn.features import FeatureParams, Features
 from plexus_detect.learn.fitted import Fitted
@@ -328,13 +329,13 @@ class Learner:
             **{name: getattr(self, name) for name in _COUNTS},
         }
         out: dict[str, npt.NDArray[np.generic]] = {"about": json_array(about)}
-        rooms = {"features": self.features.save(), "window": self.window.dump()}
+        parts = {"features": self.features.save(), "window": self.window.dump()}
         for name, model in (("fitted", self.fitted), ("previous", self.previous)):
             if model is not None:
-                rooms[name] = model.arrays()
+                parts[name] = model.arrays()
         if self._pending is not None:
-            rooms["job"] = {"x": self._pending.job.x, "flagged": self._pending.job.flagged}
-        return out | {f"{room}.{name}": a for room, arrays in rooms.items() for name, a in arrays.items()}
+            parts["job"] = {"x": self._pending.job.x, "flagged": self._pending.job.flagged}
+        return out | {f"{room}.{name}": a for room, arrays in parts.items() for name, a in arrays.items()}
 
     def load(self, arrays: Arrays) -> None:
         """Take over what ``dump`` gave under the same parameters; a fit under way is asked for again.
@@ -343,23 +344,20 @@ class Learner:
         """
         self.reset()
         about = array_json(arrays["about"])
-        rooms: dict[str, dict[str, npt.NDArray[np.generic]]] = {}
-        for name, column in arrays.items():
-            room, _, rest = name.partition(".")
-            rooms.setdefault(room, {})[rest] = column
+        saved = rooms(arrays)
         self._widen(tuple(about["names"]))
         self._pace.load(about["pace"])
         for name in _COUNTS:
             setattr(self, name, about[name])
-        self.features.restore(rooms["features"])
-        self.window.load(rooms["window"])
+        self.features.restore(saved["features"])
+        self.window.load(saved["window"])
         self.fitted, self.previous = (
-            Fitted.of(rooms[name]) if name in rooms else None for name in ("fitted", "previous")
+            Fitted.of(saved[name]) if name in saved else None for name in ("fitted", "previous")
         )
         self._match()
         if about["pending"] is not None:
             at, *span = about["pending"]
-            x, flagged = (np.asarray(rooms["job"][name], np.float64) for name in ("x", "flagged"))
+            x, flagged = (np.asarray(saved["job"][name], np.float64) for name in ("x", "flagged"))
             job = self._job(tuple(about["pending_names"]), x, flagged, (span[0], span[1]))
             self._pending = _Pending(job, self.trainer.submit(job), at)
 

@@ -9,7 +9,6 @@ difference over the bins, in units of the one that is usual for the sensor.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from plexus_detect.errors import ConfigError, ModelError
 from plexus_detect.learn.fitted import Card
-from plexus_detect.learn.model import Arrays
+from plexus_detect.learn.model import Arrays, array_json, json_array
 from plexus_detect.learn.models.onnx import OnnxModel
 from plexus_detect.learn.scale import Scale
 from plexus_detect.series import F64, I8, I64, Bool
@@ -173,7 +172,7 @@ class Windowed:
             "card": dict(self.card),
         }
         out: dict[str, npt.NDArray[np.generic]] = {
-            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+            "about": json_array(about),
             **self.scale.arrays(),
         }
         for view in self.views:
@@ -188,7 +187,7 @@ class Windowed:
         Raises ModelError when the arrays are damaged or changed, or the sensors are others.
         """
         try:
-            about = json.loads(np.asarray(arrays["about"], np.uint8).tobytes())
+            about = array_json(arrays["about"])
             if about["form"] != FORM:
                 raise ModelError(
                     f"this program reads windowed models of form {FORM}, not {about['form']!r}; fit it again"

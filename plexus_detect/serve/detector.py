@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from plexus_detect import clock
+from plexus_detect.columns import under
 from plexus_detect.errors import ConfigError
 from plexus_detect.learn.features import FeatureParams
 from plexus_detect.learn.job import Trainer
-from plexus_detect.learn.model import array_json, json_array, under
+from plexus_detect.learn.model import array_json, json_array
 from plexus_detect.learn.rows import read_records
 from plexus_detect.learn.stream import METRICS_MAX, Judged, Learner, LearnParams
+from plexus_detect.learn.windowed import CRITICAL
 from plexus_detect.series import F64
 from plexus_detect.serve.encoders import Encoder
 from plexus_detect.serve.models import fittable
@@ -26,9 +28,6 @@ from plexus_detect.serve.settings import COLUMNS_MAX, FEATURES_MAX
 from plexus_detect.serve.shapes import AnomalyStreamRequest
 
 FORM = 1
-
-# A flagged row so many times beyond the line is critical.
-CRITICAL = 3.0
 
 # Model versions of which the time of training is told.
 HISTORY = 10
@@ -42,7 +41,6 @@ BASE_BYTES = 20_000
 
 def params_of(asked: AnomalyStreamRequest) -> LearnParams:
     """How a detector learns that this request creates; raises Refused (400)."""
-    lags = (LAGS if asked.lag_periods is None else asked.lag_periods) if asked.include_lags else ()
     fittable(asked.backend)
     try:
         params = LearnParams(
@@ -51,8 +49,8 @@ def params_of(asked: AnomalyStreamRequest) -> LearnParams:
             retrain_interval=asked.retrain_interval,
             window_size=asked.window_size,
             contamination=asked.contamination,
-            rolling=tuple(dict.fromkeys(asked.rolling_windows or ())),
-            lags=tuple(dict.fromkeys(lags)),
+            rolling=tuple(_once(asked.rolling_windows)),
+            lags=tuple(_lags(asked)),
         )
         _ = FeatureParams(params.rolling, params.lags)
     except ConfigError as error:
@@ -230,8 +228,7 @@ class Detector:
                 _once(asked.rolling_windows),
             )
         if asked.model_fields_set & {"include_lags", "lag_periods"}:
-            lags = (LAGS if asked.lag_periods is None else asked.lag_periods) if asked.include_lags else ()
-            stored["lag_periods"], wanted["lag_periods"] = list(p.lags), _once(lags)
+            stored["lag_periods"], wanted["lag_periods"] = list(p.lags), _lags(asked)
         return [
             f"{name.rstrip('_')} stays {stored[name]!r}, not {value!r}: delete the detector to change it"
             for name, value in sorted(wanted.items())
@@ -293,6 +290,11 @@ def _bounded(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     if len(keys) > COLUMNS_MAX:
         raise Refused(400, f"The rows have {len(keys)} columns; at most {COLUMNS_MAX} can be")
     return rows
+
+
+def _lags(asked: AnomalyStreamRequest) -> list[int]:
+    """The lags that a request asks for."""
+    return _once(LAGS if asked.lag_periods is None else asked.lag_periods) if asked.include_lags else []
 
 
 def _once(values: Sequence[int] | None) -> list[int]:

@@ -15,8 +15,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from plexus_detect import clock
+from plexus_detect.columns import under
 from plexus_detect.errors import ModelError, PlexusDetectError
-from plexus_detect.learn.model import Model, array_json, json_array, under
+from plexus_detect.learn.model import Model, array_json, json_array
 from plexus_detect.learn.models import MODELS
 from plexus_detect.series import F64
 from plexus_detect.serve.encoders import Encoder

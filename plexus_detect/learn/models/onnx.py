@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plexus_detect.errors import ModelError
-from plexus_detect.learn.model import Arrays
+from plexus_detect.learn.model import Arrays, array_json, json_array
 from plexus_detect.series import F64
 
 Orientation = Literal["auto", "higher", "lower"]
@@ -142,7 +141,7 @@ class OnnxModel:
         about = {"fingerprint": self.fingerprint, "output": self.output, "orientation": self.orientation}
         return {
             "onnx": np.frombuffer(self.data, np.uint8),
-            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+            "about": json_array(about),
         }
 
     @classmethod
@@ -150,7 +149,7 @@ class OnnxModel:
         """The model that gave these arrays; raises ModelError when they are damaged or were changed."""
         try:
             data = np.asarray(arrays["onnx"], np.uint8).tobytes()
-            about = json.loads(np.asarray(arrays["about"], np.uint8).tobytes())
+            about = array_json(arrays["about"])
             fingerprint, output, orientation = (about[k] for k in ("fingerprint", "output", "orientation"))
         except (KeyError, ValueError, TypeError) as error:
             raise ModelError(f"this is no ONNX model of ours, or a damaged one ({error})") from None

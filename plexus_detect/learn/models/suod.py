@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.learn.model import Arrays, under
+from plexus_detect.columns import under
+from plexus_detect.learn.model import Arrays
 from plexus_detect.learn.models.copod import Copod
 from plexus_detect.learn.models.forest import IsolationForest
 from plexus_detect.learn.models.hbos import Hbos
