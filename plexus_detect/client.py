@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import ssl
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -22,6 +25,7 @@ import httpx
 import msgspec
 
 from plexus_detect import clock, wire
+from plexus_detect.bucket import Bucket
 from plexus_detect.errors import (
     ApiError,
     AuthError,
@@ -32,6 +36,7 @@ from plexus_detect.errors import (
     TransientError,
 )
 
+BURST_S = 10.0  # so many seconds' worth of requests may be made at once
 DEADLINE_TIMEOUTS = 4  # a whole exchange may take this many timeouts, since each read has its own
 KEEPALIVE_S = 4.0  # below the 5 s of common servers, so that a request rarely meets a connection just closed
 _KEY = re.compile(r"plx_[A-Za-z0-9+/=_-]+")
@@ -53,11 +58,13 @@ _SIGN_IN = "the platform asks to sign in: the API key is missing or malformed (i
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Base addresses of the platform's three services, without a trailing slash (contract section 1)."""
+    """Base addresses of the platform's three services, without a trailing slash (contract section 1), and a
+    file of the certificates to trust in place of the usual ones."""
 
     app: str
     gateway: str
     api: str
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,10 @@ class Client:
     """The platform's HTTP interface, as an async context manager.
 
     ``timeout_s`` bounds connecting, sending and each wait for data; a whole exchange takes at most four
-    times as long. ``answer_bytes_max`` bounds what is read of an answer, after decompression.
-    ``requests`` counts the HTTP requests made so far, failed ones included.
+    times as long. ``answer_bytes_max`` bounds what is read of an answer, after decompression. Requests keep
+    to ``requests_per_s`` in the long run: one that comes too early waits.
+    ``requests`` counts the HTTP requests made so far, failed ones included, ``answers`` what came of them (a
+    status code, or "none"), ``waited_s`` the time that requests waited for their turn.
 
     Errors, of every method: TransientError (no answer, 408, 425, 429, 5xx, 401 of the gateway),
     AuthError (401, 402, 403, sign-in), RejectedError (other 4xx), ContractError (an answer that is not
@@ -97,6 +106,7 @@ class Client:
         timeout_s: float = 30.0,
         transport: httpx.AsyncBaseTransport | None = None,
         answer_bytes_max: int = wire.ANSWER_BYTES_MAX,
+        requests_per_s: float = 20.0,
     ) -> None:
         if not _KEY.fullmatch(api_key):
             raise ConfigError(
@@ -108,7 +118,11 @@ class Client:
         self._api = _base_url("read API", endpoints.api)
         self._deadline_s = DEADLINE_TIMEOUTS * timeout_s
         self._answer_bytes_max = answer_bytes_max
+        self._turns = Bucket(requests_per_s, BURST_S * requests_per_s)
         self.requests = 0
+        self.answers: Counter[str] = Counter()
+        self.waited_s = 0.0
+        verify = True if endpoints.ca_file is None else _trust(endpoints.ca_file)
         try:
             self._http = httpx.AsyncClient(
                 headers={"x-api-key": api_key, "accept": "application/json", "user-agent": "plexus-detect"},
@@ -116,6 +130,7 @@ class Client:
                 limits=httpx.Limits(max_connections=32, keepalive_expiry=KEEPALIVE_S),
                 follow_redirects=False,
                 transport=transport,
+                verify=verify,
             )
         except (ValueError, ImportError, OSError, httpx.InvalidURL) as exc:
             # Our own arguments are checked above; what is left comes from variables such as HTTPS_PROXY.
@@ -221,7 +236,9 @@ class Client:
     async def _send(self, request: httpx.Request, *, unrepeatable: bool, ingest: bool = False) -> _Answer:
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         call = f"{request.method} {request.url.scheme}://{_host(request.url)}{path}"
+        await self._turn()
         self.requests += 1
+        outcome = "none"
         try:
             async with asyncio.timeout(self._deadline_s):
                 response = await self._http.send(request, stream=True)
@@ -229,6 +246,7 @@ class Client:
                     body = await self._read(call, response)
                 finally:
                     await response.aclose()
+            outcome = str(response.status_code)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
             raise _no_answer(call, request.url, exc, maybe_applied=False) from exc
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as exc:
@@ -237,7 +255,16 @@ class Client:
             raise ContractError(f"{call} -> an answer whose compression is broken: {exc}") from exc
         except (httpx.TransportError, TimeoutError) as exc:  # the request was on its way
             raise _no_answer(call, request.url, exc, maybe_applied=unrepeatable) from exc
+        finally:
+            self.answers[outcome] += 1
         return _Answer(call, response.status_code, response.headers, body, ingest, unrepeatable)
+
+    async def _turn(self) -> None:
+        """Wait until another request is allowed."""
+        wait_s = self._turns.take(clock.monotonic_s())
+        if wait_s > 0.0:
+            self.waited_s += wait_s
+            await clock.sleep_s(wait_s)
 
     async def _read(self, call: str, response: httpx.Response) -> bytes:
         chunks: list[bytes] = []
@@ -250,6 +277,16 @@ class Client:
                     f"{call} -> {response.status_code}: more than {self._answer_bytes_max} bytes of answer"
                 )
         return b"".join(chunks)
+
+
+def _trust(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        reason = getattr(exc, "strerror", None) or "it holds no certificate in PEM form"
+        raise ConfigError(
+            f"plexus.ca_file: {ca_file} cannot be used ({reason}); it must hold the certificates to trust"
+        ) from exc
 
 
 def _gzip(body: bytes) -> bytes:

@@ -27,6 +27,8 @@ What = Literal["opened", "closed", "relearned"]
 # so that a replay, which knows all series from its start, counts the same ones.
 NEWCOMER_MS = 3_600_000
 
+_LAST = ("last_z", "last_fleet_z")
+
 # Posted series that say what was expected, or what single checks found.
 DESCRIBING = frozenset({Kind.EXPECTED, Kind.LOWER, Kind.UPPER, Kind.DRIFT, Kind.STUCK})
 
@@ -78,8 +80,9 @@ class Evaluation:
 class State:
     """All running state of the detectors. ``rule_of`` is -1 for series that are not scored, ``row_of`` the
     row of a series in its rule's lane, ``compared`` says which take part in a fleet, ``admitted`` which are
-    known. ``waiting`` are points that the fleets have not seen yet. Groups have their models fitted by
-    ``trainer``; a policy with groups without one is a ValueError."""
+    known. ``last_z`` and ``last_fleet_z`` are the newest scores, for whoever looks. ``waiting`` are points
+    that the fleets have not seen yet. Groups have their models fitted by ``trainer``; a policy with
+    groups without one is a ValueError."""
 
     table: SeriesTable
     policy: Policy
@@ -89,6 +92,8 @@ class State:
     emit_from_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     compared: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     admitted: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+    last_z: F64 = field(default_factory=lambda: np.zeros(0))
+    last_fleet_z: F64 = field(default_factory=lambda: np.zeros(0))
     waiting: Points = field(default_factory=Points.empty)
     trainer: Trainer | None = None
     groups: list[Group] = field(default_factory=list)
@@ -111,6 +116,8 @@ class State:
             self.emit_from_ms = grown(self.emit_from_ms, room)  # type: ignore[assignment]
             self.compared = grown(self.compared, room)  # type: ignore[assignment]
             self.admitted = grown(self.admitted, room)  # type: ignore[assignment]
+            self.last_z = grown(self.last_z, room, np.nan)  # type: ignore[assignment]
+            self.last_fleet_z = grown(self.last_fleet_z, room, np.nan)  # type: ignore[assignment]
         self.admitted[series], self.emit_from_ms[series] = True, emit_from_ms
         for group in self.groups:
             group.admit(series, self.table.keys[series])
@@ -161,6 +168,8 @@ class _Output:
         line, teller = (lane.fleet_line, lane.fleet) if of_fleet else (lane.line, lane.detector)
         relearned = teller.relearned() if teller is not None else np.zeros(0, np.int64)
         rows = self.state.row_of[points.series]
+        last = self.state.last_fleet_z if of_fleet else self.state.last_z
+        last[points.series[~points.late]] = scores.z[~points.late]
         counted = np.where(quiet & ~np.isnan(scores.z), 0.0, scores.z)
         value, moves = line.episodes.step(rows, points.t_ms, counted, points.late, scores.reason)
         verdict = lane.verdict(_local(self.state, points), scores, quiet, of_fleet=of_fleet)
@@ -314,7 +323,8 @@ def dump(state: State) -> dict[str, npt.NDArray[np.generic]]:
             }
     for i, group in enumerate(state.groups):
         out |= {f"group.{i}.{name}": column for name, column in group.dump().items()}
-    out["emit_from_ms"] = state.emit_from_ms[: len(state.table)]
+    for name in ("emit_from_ms", *_LAST):
+        out[name] = getattr(state, name)[: len(state.table)]
     for name in ("series", "t_ms", "value"):
         out[f"waiting.{name}"] = getattr(state.waiting, name)
     return out
@@ -337,6 +347,11 @@ def load(table: SeriesTable, policy: Policy, columns: Columns, trainer: Trainer 
             if not state.knows(series):
                 state.admit(series, None, int(emit_from[series]))
     state.groups = groups
+    for name in _LAST:
+        held, saved = getattr(state, name), columns.get(name)
+        if saved is not None:  # a snapshot of version 0.3 has none
+            n = min(len(held), len(saved))
+            held[:n] = saved[:n]
     waiting = under(columns, "waiting.")
     state.waiting = Points(
         waiting["series"].astype(np.int64),

@@ -43,5 +43,12 @@ def client_of(config: Config) -> Client:
     from plexus_detect.client import Client, Endpoints
 
     plexus = config.plexus
-    endpoints = Endpoints(app=plexus.endpoint, gateway=plexus.gateway_url, api=plexus.api_url)
-    return Client(endpoints, config.require_api_key(), timeout_s=plexus.timeout_ms / 1000)
+    endpoints = Endpoints(
+        app=plexus.endpoint, gateway=plexus.gateway_url, api=plexus.api_url, ca_file=plexus.ca_file
+    )
+    return Client(
+        endpoints,
+        config.require_api_key(),
+        timeout_s=plexus.timeout_ms / 1000,
+        requests_per_s=plexus.requests_per_s,
+    )

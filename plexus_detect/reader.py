@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from plexus_detect import clock, queries, wire
+from plexus_detect.bucket import RetryBudget
 from plexus_detect.client import Client
 from plexus_detect.cursor import PollParams, Query
 from plexus_detect.errors import ApiError, ContractError, RejectedError, TransientError
@@ -60,6 +61,7 @@ class Reader:
         self._looked_up: set[str] = set()
         self.requests = 0
         self.skew_ms = 0
+        self.budget = RetryBudget()
 
     def now_ms(self) -> int:
         """The platform's wall clock, as well as we know it."""
@@ -94,7 +96,7 @@ class Reader:
             return await self._client.telemetry(params)
 
         async with self._gate:
-            body = await retried(ask)
+            body = await retried(ask, budget=self.budget)
         page = wire.decode_telemetry(body, self._table)
         if query.to_ms is None and page.to_ms is not None:
             least, most = page.to_ms - clock.now_ms(), page.to_ms - sent_ms
@@ -171,7 +173,7 @@ class Reader:
         """What was sent in the last hour, or None where the platform does not say."""
         try:
             async with self._gate:
-                body = await retried(self._client.fleet_health, attempts_max=2)
+                body = await retried(self._client.fleet_health, attempts_max=2, budget=self.budget)
             summary = wire.decode_fleet_health(body)
         except (RejectedError, TransientError, ContractError):
             return None
@@ -185,7 +187,7 @@ class Reader:
     async def _devices(self) -> list[str]:
         try:
             async with self._gate:
-                body = await retried(self._client.sources, attempts_max=2)
+                body = await retried(self._client.sources, attempts_max=2, budget=self.budget)
             return [row.slug for row in wire.decode_sources(body) if row.source_type == "device"]
         except (RejectedError, TransientError, ContractError):
             return []

@@ -9,11 +9,11 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_after_attempt,
     wait_random_exponential,
 )
 
 from plexus_detect import clock
+from plexus_detect.bucket import RetryBudget
 from plexus_detect.errors import TransientError
 
 T = TypeVar("T")
@@ -21,8 +21,14 @@ T = TypeVar("T")
 WAIT_S_FIRST = 0.5
 
 
-async def retried(call: Callable[[], Awaitable[T]], *, attempts_max: int = 4, wait_s_max: float = 10.0) -> T:
-    """The result of ``call``, which is tried at most ``attempts_max`` times.
+async def retried(
+    call: Callable[[], Awaitable[T]],
+    *,
+    attempts_max: int = 4,
+    wait_s_max: float = 10.0,
+    budget: RetryBudget | None = None,
+) -> T:
+    """The result of ``call``, tried at most ``attempts_max`` times and as often as ``budget`` allows.
 
     Only a TransientError is tried again, and never one that may already have taken effect: nothing on the
     platform removes duplicates (contract trap 7), so that decision belongs to the caller. Waits are drawn
@@ -42,6 +48,9 @@ async def retried(call: Callable[[], Awaitable[T]], *, attempts_max: int = 4, wa
             and (exc.retry_after_s is None or exc.retry_after_s <= wait_s_max)
         )
 
+    def given_up(attempt: RetryCallState) -> bool:
+        return attempt.attempt_number >= attempts_max or (budget is not None and not budget.retry())
+
     def wait_s(attempt: RetryCallState) -> float:
         exc = attempt.outcome.exception() if attempt.outcome else None
         least_s = exc.retry_after_s if isinstance(exc, TransientError) else None
@@ -53,9 +62,11 @@ async def retried(call: Callable[[], Awaitable[T]], *, attempts_max: int = 4, wa
 
     policy = AsyncRetrying(
         retry=retry_if_exception(worth_it),
-        stop=stop_after_attempt(attempts_max),
+        stop=given_up,
         wait=wait_s,
         sleep=clock.sleep_s,
         reraise=True,
     )
+    if budget is not None:
+        budget.attempt()
     return await policy(attempt)

@@ -41,6 +41,7 @@ class Kind(IntEnum):
     STUCK = 8
     FLEET_EVENT = 9
     ANOMALY = 10
+    ZSCORE_LATE = 11
 
 
 SUFFIX: dict[Kind, str] = {
@@ -55,12 +56,12 @@ SUFFIX: dict[Kind, str] = {
     Kind.STUCK: ".stuck",
     Kind.FLEET_EVENT: ".fleet_event",
     Kind.ANOMALY: ".anomaly",
+    Kind.ZSCORE_LATE: ".zscore_late",
 }
 
 # Every suffix this program could ever post, present or announced: never scored, whatever the config says.
 RESERVED_SUFFIXES = (
     *SUFFIX.values(),
-    ".zscore_late",
     ".coverage",
     ".score",
 )

@@ -56,7 +56,7 @@ def test_no_file_at_all_gives_the_documented_defaults() -> None:
     )
     assert (config.fleet.group_min, config.fleet.bucket_ms, config.fleet.stale_after_ms) == (5, None, None)
     assert (config.fleet.settle_ms, config.fleet.threshold) == (2000, 3.0)
-    assert config.post.series == ("zscore", "fleet_zscore", "anomaly")
+    assert config.post.series == ("zscore", "fleet_zscore", "anomaly", "zscore_late")
     assert (config.post.max_alert_age_ms, config.post.batch_points_max) == (120_000, 10_000)
     assert (config.state.path, config.monitors.path) == (Path("plexus-detect.db"), Path("monitors"))
     assert (config.log.level, config.log.format) == ("info", "logfmt")

@@ -6,6 +6,7 @@ because the value brings its own (``interval: 5s`` is ``poll.interval_ms == 5000
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,25 @@ def _known_version(version: int) -> int:
     return version
 
 
+def _listens(text: str) -> str:
+    """host:port with a port from 1 to 65535, or the word off."""
+    host, _, port = text.rpartition(":")
+    if text != "off" and not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise mistake(
+            "{value} is not an address to listen on", "write host:port, such as 0.0.0.0:9090, or off"
+        )
+    return text
+
+
+def _is_slug(text: str) -> str:
+    """A slug as the platform takes it (contract section 3)."""
+    if not _SLUG.fullmatch(text):
+        raise mistake("{value} cannot be a source", "use lower-case letters, digits, dots and dashes")
+    return text
+
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
+Slug = Annotated[str, AfterValidator(_is_slug)]
 Version = Annotated[int, Number, AfterValidator(_known_version)]
 PostName = Annotated[
     Literal[
@@ -42,6 +62,7 @@ PostName = Annotated[
         "stuck",
         "fleet_event",
         "anomaly",
+        "zscore_late",
     ],
     Word,
 ]
@@ -66,6 +87,13 @@ class PlexusConfig(Section):
     )
     concurrency: Annotated[int, Field(ge=1, le=32), Number] = Field(
         default=4, description="Requests under way at once."
+    )
+    requests_per_s: Annotated[int, Field(ge=1, le=1000), Number] = Field(
+        default=20, description="Requests a second in the long run, of all kinds; ten seconds' worth at once."
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="A file of certificates (PEM) to trust instead of the usual ones.",
     )
 
 
@@ -108,13 +136,13 @@ class PostConfig(Section):
     """Which scores are posted to the platform, and how."""
 
     series: Annotated[tuple[PostName, ...], Unique] = Field(
-        default=("zscore", "fleet_zscore", "anomaly"),
+        default=("zscore", "fleet_zscore", "anomaly", "zscore_late"),
         description="Which series are posted beside each metric, and for each of detectors.",
     )
     max_alert_age_ms: Annotated[int, Duration("1s", "3650d")] = Field(
         default=120_000,
         alias="max_alert_age",
-        description="Older scores are not posted: they would page people now.",
+        description="Older scores go to no monitored name: they would page people now. See zscore_late.",
     )
     batch_points_max: Annotated[int, Field(ge=1, le=10_000), Number] = Field(
         default=10_000, description="Points in one request."
@@ -136,6 +164,43 @@ class StateConfig(Section):
     )
     outbox_points_max: Annotated[int, Field(ge=1, le=100_000_000), Number] = Field(
         default=1_000_000, description="Scores kept while the platform takes none."
+    )
+    series_max: Annotated[int, Field(ge=1, le=10_000_000), Number] = Field(
+        default=100_000,
+        description="Series that are watched at most: this bounds memory. Others are refused.",
+    )
+    expire_after_ms: Annotated[int, Duration("1h", "3650d")] = Field(
+        default=30 * 86_400_000,
+        alias="expire_after",
+        description="A series without a sample for so long is forgotten.",
+    )
+
+
+class HeartbeatConfig(Section):
+    """The worker's own sign of life, on a source of its own."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Post a sign of life while polls succeed; an offline monitor tells when it ends.",
+    )
+    source: Slug = Field(
+        default="plexus-detect",
+        description="The source it is posted under, one a worker; it is never scored.",
+    )
+    interval_ms: Annotated[int, Duration("1s", "1h")] = Field(
+        default=60_000, alias="interval", description="Time between two signs of life."
+    )
+
+
+class HealthConfig(Section):
+    """How the worker is seen from outside, and how it leaves."""
+
+    listen: Annotated[str, AfterValidator(_listens)] = Field(
+        default="127.0.0.1:9090",
+        description="Address of /metrics, /livez and /readyz, as host:port; off: none.",
+    )
+    stop_within_ms: Annotated[int, Duration("1s", "5m")] = Field(
+        default=10_000, alias="stop_within", description="A worker that is asked to stop has left by then."
     )
 
 
@@ -188,6 +253,12 @@ class Config(Section):
     )
     post: PostConfig = Field(default_factory=PostConfig, description="Which scores are posted, and how.")
     state: StateConfig = Field(default_factory=StateConfig, description="What is kept between two runs.")
+    heartbeat: HeartbeatConfig = Field(
+        default_factory=HeartbeatConfig, description="The worker's own sign of life."
+    )
+    health: HealthConfig = Field(
+        default_factory=HealthConfig, description="How the worker is seen from outside, and how it leaves."
+    )
     monitors: MonitorsConfig = Field(default_factory=MonitorsConfig, description="Where the monitors are.")
     log: LogConfig = Field(default_factory=LogConfig, description="The log on standard error.")
 
