@@ -8,6 +8,7 @@ inclusive; a cut-off answer keeps the *newest* rows; an empty answer may be a fa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -29,6 +30,12 @@ SILENT_SAMPLES = 10
 
 # Longest wait before a silent series that is behind the others is asked for again.
 WAIT_MS_MAX = 60_000
+
+# Recent samples of one series that are remembered: this bounds memory whatever a device sends.
+SEEN_MAX = 8192
+
+# Values of one sample that are told apart; a device whose clock stands still sends them without end.
+REVISIONS_MAX = 8
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,15 @@ class Query:
 
 
 class Advance(NamedTuple):
-    """What an answer brought: ``points`` to score in order of series and time, and counts of the rest."""
+    """What an answer brought: ``points`` to score in order of series and time, and counts of the rest.
+
+    ``revised`` of them are other values of samples that are known, and ``too_late`` are older than the
+    overlap, so that others like them were not read; both are marked late.
+    """
 
     points: Points
     repeats: int = 0
+    revised: int = 0
     too_late: int = 0
     unusable: int = 0
     foreign: int = 0
@@ -90,9 +102,11 @@ class Cursors:
 
     ``last_ms`` newest sample taken (-1: none yet); ``covered_ms`` everything visible up to here has been
     read (-1: cold); ``cadence_ms`` typical distance of samples (0: unknown); ``selected`` whether we score
-    it. ``seen`` holds sorted keys (series, time) of recent samples, to tell a late point from a repeat, and
-    ``floor_ms`` says how far back that memory reaches. ``heard_ms`` is the server's time of the last answer
-    with a new sample; a series that is behind and silent is asked for again at ``ask_ms``.
+    it. ``seen`` holds sorted keys (series, time) of recent samples with the value taken of each, to tell a
+    late or revised point from a repeat; ``other`` the keys of further values, and ``floor_ms`` says how far
+    back that memory reaches. ``late_n`` and ``revised_n`` count since the series is known. ``heard_ms`` is
+    the server's time of the last answer with a new sample; a series that is behind and silent is asked for
+    again at ``ask_ms``.
     """
 
     last_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -102,33 +116,43 @@ class Cursors:
     selected: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     heard_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     ask_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    late_n: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    revised_n: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     seen: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    seen_value: F64 = field(default_factory=lambda: np.zeros(0))
+    other: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    other_value: F64 = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.last_ms)
 
     def grow(self, n: int) -> None:
         """Room for ``n`` series; the new ones are cold and not selected."""
-        self.last_ms = grown(self.last_ms, n, -1)  # type: ignore[assignment]
-        self.covered_ms = grown(self.covered_ms, n, -1)  # type: ignore[assignment]
-        self.floor_ms = grown(self.floor_ms, n, 0)  # type: ignore[assignment]
-        self.cadence_ms = grown(self.cadence_ms, n, 0)  # type: ignore[assignment]
-        self.selected = grown(self.selected, n, 0)  # type: ignore[assignment]
-        self.heard_ms = grown(self.heard_ms, n, 0)  # type: ignore[assignment]
-        self.ask_ms = grown(self.ask_ms, n, 0)  # type: ignore[assignment]
+        for name in (*_KEPT, *_PASSING):
+            setattr(self, name, grown(getattr(self, name), n, -1 if name in ("last_ms", "covered_ms") else 0))
 
-    def dump(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Every column by name, for a snapshot."""
-        names = ("last_ms", "covered_ms", "floor_ms", "cadence_ms", "seen")
-        return {name: getattr(self, name) for name in names}
+    def dump(self, n: int) -> dict[str, npt.NDArray[np.generic]]:
+        """The columns of the first ``n`` series by name, and the memory of samples, for a snapshot."""
+        return {name: getattr(self, name)[:n] for name in _KEPT} | {k: getattr(self, k) for k in _MEMORY}
 
     def load(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Take over what ``dump`` gave; what is selected comes from the configuration."""
-        for name, column in columns.items():
-            setattr(self, name, column.copy())
-        self.selected = np.zeros(len(self.last_ms), np.bool_)
-        self.heard_ms = np.zeros(len(self.last_ms), np.int64)
-        self.ask_ms = np.zeros(len(self.last_ms), np.int64)
+        n = len(columns["last_ms"])
+        for name in (*_KEPT, *_PASSING):
+            # A snapshot of version 0.3 counted nothing.
+            setattr(self, name, columns[name].copy() if name in columns else np.zeros(n, np.int64))
+        self.selected = np.zeros(n, np.bool_)
+        for name in _MEMORY:
+            held = columns.get(name)
+            setattr(self, name, getattr(self, name)[:0] if held is None else held.copy())
+        if "seen_value" not in columns:
+            self.seen_value = np.full(len(self.seen), np.nan)
+
+
+# Columns that a snapshot keeps, those that a start makes anew, and the memory of recent samples.
+_KEPT = ("last_ms", "covered_ms", "floor_ms", "cadence_ms", "late_n", "revised_n")
+_PASSING = ("selected", "heard_ms", "ask_ms")
+_MEMORY = ("seen", "seen_value", "other", "other_value")
 
 
 def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: PollParams) -> Advance:
@@ -155,36 +179,77 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
     cursors.ask_ms[back] = 0
     unusable = int(np.sum(mine & ~sane))
     foreign = int(np.sum(~mine))
-    points, key = _distinct(rows if (mine & sane).all() else rows.take(mine & sane))
-    repeats = len(rows) - unusable - foreign - len(points)
-    last = cursors.last_ms[points.series]
-    forgotten = points.t_ms < cursors.floor_ms[points.series]
-    known = _among(key, cursors.seen) | forgotten
-    repeats += int(known.sum())
-    late = ~known & (points.t_ms < last)
-    too_late = late & (points.t_ms < last - params.overlap_ms)
-    fresh = ~known & ~too_late
-    held = _behind_a_hole(cursors, query, points, fresh & ~late, to_ms, params)
-    taken = fresh & ~held
-    cursors.seen = np.sort(np.concatenate([cursors.seen, key[taken | too_late]]), kind="stable")
-    out = Points(points.series, points.t_ms, points.value, late).take(taken)
+    points = _distinct(rows if (mine & sane).all() else rows.take(mine & sane))
+    known, revised = _known(cursors, points)
+    late = ~known & ~revised & (points.t_ms < cursors.last_ms[points.series])
+    too_late = late & (points.t_ms < cursors.last_ms[points.series] - params.overlap_ms)
+    held = _behind_a_hole(cursors, query, points, ~(known | revised | late), to_ms, params)
+    # What is said of a sample that waits, waits with it.
+    held |= revised & _among(_key(points), _key(points.take(held)))
+    taken = ~known & ~held
+    repeats = len(rows) - unusable - foreign - int((~known).sum())
+    out = Points(points.series, points.t_ms, points.value, late | revised).take(taken)
+    np.add.at(cursors.late_n, points.series[late & taken], 1)
+    np.add.at(cursors.revised_n, points.series[revised & taken], 1)
+    _remember(cursors, out)
     _move(cursors, query, out, points.series[held], settled_ms)
     _forget(cursors, params)
-    return Advance(out, repeats, int(too_late.sum()), unusable, foreign, int(held.sum()))
+    counts = (repeats, int((revised & taken).sum()), int(too_late.sum()), unusable, foreign, int(held.sum()))
+    return Advance(out, *counts)
 
 
-def _distinct(rows: Points) -> tuple[Points, I64]:
-    """One point for each (series, time), in that order, and its key; ties on a millisecond have no order on
-    the platform, so the smallest value is kept: a choice that does not depend on it."""
-    key = (rows.series << _TIME_BITS) | rows.t_ms
+def _key(points: Points) -> I64:
+    return (points.series << _TIME_BITS) | points.t_ms
+
+
+def _distinct(rows: Points) -> Points:
+    """One point for each (series, time, value), in that order: ties on a millisecond have no order on the
+    platform, so the smallest value comes first, a choice that does not depend on it."""
+    key = _key(rows)
     order = np.argsort(key)
-    key, value = key[order], rows.value[order]
-    first = np.ones(len(key), np.bool_)
-    np.not_equal(key[1:], key[:-1], out=first[1:])
-    if not first.all():
-        starts = np.flatnonzero(first)
-        key, value = key[starts], np.minimum.reduceat(value, starts)
-    return Points(key >> _TIME_BITS, key & (_TIME_MAX - 1), value), key
+    if len(order) > 1 and (np.diff(key[order]) == 0).any():
+        order = np.lexsort((rows.value, key))
+        same = (np.diff(key[order]) == 0) & (np.diff(rows.value[order]) == 0.0)
+        order = order[np.flatnonzero(np.append(True, ~same))]
+    return rows.take(order)
+
+
+def _known(cursors: Cursors, points: Points) -> tuple[Bool, Bool]:
+    """Which points were taken before, or are older than what is remembered; and which are new values of
+    samples that were taken, or that stand in the same answer, with a smaller value, just before them."""
+    key = _key(points)
+    at = np.minimum(np.searchsorted(cursors.seen, key), max(0, len(cursors.seen) - 1))
+    here = cursors.seen[at] == key if len(cursors.seen) else np.zeros(len(key), np.bool_)
+    taken = cursors.seen_value[at] if len(cursors.seen) else np.full(len(key), np.nan)
+    same = here & ((taken == points.value) | np.isnan(taken))
+    known = same | (points.t_ms < cursors.floor_ms[points.series])
+    again = np.append(False, key[1:] == key[:-1]) if len(key) else here
+    revised = ~known & (here | again)
+    if revised.any():
+        heard = set(zip(cursors.other.tolist(), cursors.other_value.tolist(), strict=True))
+        count = Counter(cursors.other.tolist())
+        for i in np.flatnonzero(revised).tolist():
+            one = int(key[i]), float(points.value[i])
+            if one in heard or count[one[0]] >= REVISIONS_MAX:
+                known[i], revised[i] = True, False
+            count[one[0]] += 1
+    return known, revised
+
+
+def _remember(cursors: Cursors, taken: Points) -> None:
+    """Keep the keys of what was taken: the first value of a sample as its own, others apart."""
+    if len(taken) == 0:
+        return
+    key = _key(taken)
+    order = np.argsort(key, kind="stable")
+    key, value = key[order], taken.value[order]
+    first = np.append(True, key[1:] != key[:-1]) & ~_among(key, cursors.seen)
+    seen = np.concatenate([cursors.seen, key[first]])
+    order = np.argsort(seen, kind="stable")
+    cursors.seen = seen[order]
+    cursors.seen_value = np.concatenate([cursors.seen_value, value[first]])[order]
+    cursors.other = np.concatenate([cursors.other, key[~first]])
+    cursors.other_value = np.concatenate([cursors.other_value, value[~first]])
 
 
 def _among(key: I64, sorted_keys: I64) -> Bool:
@@ -291,20 +356,30 @@ def _learn_cadence(cursors: Cursors, series: I64, gap: F64) -> None:
 
 
 def _forget(cursors: Cursors, params: PollParams) -> None:
-    """Keep the memory of recent samples bounded: twice the overlap and a minute behind each last one."""
+    """Keep the memory of recent samples bounded: twice the overlap and a minute behind each last one, and
+    SEEN_MAX samples of each series."""
     series = cursors.seen >> _TIME_BITS
     horizon = 2 * params.overlap_ms + 60_000
     cursors.floor_ms = np.maximum(cursors.floor_ms, cursors.last_ms - horizon)
+    for full in np.flatnonzero(np.bincount(series) > SEEN_MAX).tolist() if len(series) > SEEN_MAX else ():
+        oldest = cursors.seen[np.searchsorted(series, full, "right") - SEEN_MAX] & (_TIME_MAX - 1)
+        cursors.floor_ms[full] = max(cursors.floor_ms[full], oldest)
     old = (cursors.seen & (_TIME_MAX - 1)) < cursors.floor_ms[series]
     if old.any():
-        cursors.seen = cursors.seen[~old]
+        cursors.seen, cursors.seen_value = cursors.seen[~old], cursors.seen_value[~old]
+        if len(cursors.other):
+            kept = _among(cursors.other, cursors.seen)
+            cursors.other, cursors.other_value = cursors.other[kept], cursors.other_value[kept]
 
 
 def retake(cursors: Cursors, points: Points, params: PollParams) -> None:
     """Take points that an earlier run had accepted, in its order: the same memory as it had then."""
     if len(points) == 0:
         return
-    key = np.sort((points.series << _TIME_BITS) | points.t_ms)
-    cursors.seen = np.sort(np.concatenate([cursors.seen, key]), kind="stable")
+    known = len(cursors.other)
+    _remember(cursors, points)
+    revised = np.bincount(cursors.other[known:] >> _TIME_BITS, minlength=len(cursors))
+    late = np.bincount(points.series[points.late], minlength=len(cursors)) - revised
+    cursors.late_n, cursors.revised_n = cursors.late_n + late, cursors.revised_n + revised
     _take(cursors, points)
     _forget(cursors, params)

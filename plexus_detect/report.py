@@ -21,6 +21,7 @@ class TickReport:
     rows: int = 0
     points: int = 0
     late: int = 0
+    revised: int = 0
     too_late: int = 0
     repeats: int = 0
     unusable: int = 0
@@ -46,8 +47,8 @@ class TickReport:
     def absorb(self, taken: Advance, evaluation: Evaluation) -> None:
         """Add what the answers brought and what came of it."""
         self.points = len(taken.points)
-        self.late = int(taken.points.late.sum())
-        self.repeats, self.too_late = taken.repeats, taken.too_late
+        self.late = int(taken.points.late.sum()) - taken.revised
+        self.repeats, self.revised, self.too_late = taken.repeats, taken.revised, taken.too_late
         self.unusable, self.foreign, self.held_back = taken.unusable, taken.foreign, taken.held_back
         own, fleet = evaluation.unknown, evaluation.fleet_unknown
         self.scored = self.points - sum(own.values())

@@ -100,7 +100,7 @@ class Running:
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
         """Everything as named columns, for a snapshot."""
         n = len(self.table)
-        columns = {f"cursors.{k}": v if k == "seen" else v[:n] for k, v in self.cursors.dump().items()}
+        columns = {f"cursors.{k}": v for k, v in self.cursors.dump(n).items()}
         return columns | {f"state.{k}": v for k, v in evaluate.dump(self.state).items()}
 
     def restore(

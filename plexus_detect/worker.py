@@ -154,9 +154,9 @@ class Worker:
         report.absorb(taken, evaluation)
         # Time alone moves fleets and cohorts: what waited for stragglers is scored although nothing new came.
         moved = len(taken.points) or self.running.state.held != held
-        if moved or taken.too_late or self._unsaved:
+        if moved or self._unsaved:
             batches = outbox.pack(evaluation.derived, self._config.post.batch_points_max)
-            tally = {"points": len(taken.points), "late": report.late, "too_late": taken.too_late}
+            tally = {"points": len(taken.points), "late": report.late, "revised": report.revised}
             self._commit(report.now_ms, taken.points, batches, tally)
             self._bound_outbox()
             self._arrived.set()

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plexus_detect.cursor import Advance, Cursors, PollParams, Query, advance, retake
+from plexus_detect.cursor import (
+    REVISIONS_MAX,
+    SEEN_MAX,
+    Advance,
+    Cursors,
+    PollParams,
+    Query,
+    advance,
+    retake,
+)
 from plexus_detect.queries import next_queries
 from plexus_detect.series import Points, SeriesKey
 
@@ -66,9 +75,40 @@ def test_what_repeats_is_dropped_and_counted() -> None:
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
 def test_ties_do_not_depend_on_the_order_of_rows(order: list[int]) -> None:
-    """Of different values at one millisecond, which the platform does not order, the smallest is taken."""
-    tied = rows((0, 1000, 2.0), (0, 1000, -1.0), (0, 1000, 7.0), (0, 2000, 3.0))
-    assert taken(take(cursors_for(1), tied.take(np.array(order)), 3000)) == [(0, 1000, -1.0), (0, 2000, 3.0)]
+    """Of different values at one millisecond, which the platform does not order, the smallest is learned; the
+    others are revisions of it, once each."""
+    tied, cursors = rows((0, 1000, 2.0), (0, 1000, -1.0), (0, 1000, 7.0), (0, 2000, 3.0)), cursors_for(1)
+    result = take(cursors, tied.take(np.array(order)), 3000)
+    assert taken(result) == [(0, 1000, -1.0), (0, 1000, 2.0), (0, 1000, 7.0), (0, 2000, 3.0)]
+    assert result.points.late.tolist() == [False, True, True, False]
+    again = take(cursors, tied, 3500)
+    assert (taken(again), again.repeats, result.revised, cursors.revised_n.tolist()) == ([], 4, 2, [2])
+
+
+def test_a_revised_sample_is_taken_once_and_marked() -> None:
+    """Another value of a known sample comes late, whichever is smaller; both rows stay in the platform's store
+    and repeat from then on. A device that sends ever new ones is heard REVISIONS_MAX times."""
+    cursors = cursors_for(2)
+    take(cursors, rows((0, 1000, 5.0), (0, 2000, 6.0), (1, 2000, 1.0)), 3000)
+    second = take(cursors, rows((0, 1000, 5.0), (0, 1000, 4.5), (0, 2000, 7.0), (0, 2000, 6.0)), 4000)
+    assert taken(second) == [(0, 1000, 4.5), (0, 2000, 7.0)]
+    assert (second.points.late.all(), second.revised, second.repeats) == (True, 2, 2)
+    assert taken(take(cursors, rows((0, 1000, 5.0), (0, 1000, 4.5), (0, 2000, 7.0)), 5000)) == []
+    for value in range(100):
+        take(cursors, rows((1, 2000, float(value)), (1, 2000, 1.0)), 6000 + value)
+    assert cursors.revised_n.tolist() == [2, REVISIONS_MAX]
+    take(cursors, rows((0, 600_000, 1.0), (1, 600_000, 1.0)), 601_000)
+    assert len(cursors.other) == len(cursors.other_value) == 0
+
+
+def test_the_memory_of_a_fast_series_is_bounded() -> None:
+    """A thousand samples a second fill no more than SEEN_MAX places, and repeats are still told."""
+    cursors = cursors_for(1)
+    n = 20_000
+    fast = Points(np.zeros(n, np.int64), T0 + np.arange(n), np.arange(n, dtype=np.float64))
+    assert len(take(cursors, fast, n).points) == n
+    assert len(cursors.seen) == len(cursors.seen_value) == SEEN_MAX
+    assert take(cursors, fast, n + 1).repeats == n
 
 
 def test_a_late_point_in_the_overlap_is_taken_once_and_marked() -> None:
@@ -82,12 +122,12 @@ def test_a_late_point_in_the_overlap_is_taken_once_and_marked() -> None:
 
 
 def test_a_point_later_than_the_overlap_is_counted_once() -> None:
-    """What comes more than the overlap behind the newest sample is not taken, but said, and said once."""
+    """What comes more than the overlap behind the newest sample is taken as late, and said once."""
     cursors = cursors_for(1)
     take(cursors, rows((0, 1000, 1.0), (0, 30_000, 5.0)), 31_000)
     first = take(cursors, rows((0, 15_000, 3.0), (0, 20_000, 4.0), (0, 30_000, 5.0)), 32_000)
-    assert taken(first) == [(0, 20_000, 4.0)]
-    assert first.too_late == 1
+    assert taken(first) == [(0, 15_000, 3.0), (0, 20_000, 4.0)]
+    assert (first.too_late, first.points.late.tolist(), cursors.late_n.tolist()) == (1, [True, True], [2])
     second = take(cursors, rows((0, 15_000, 3.0)), 33_000)
     assert (second.too_late, second.repeats) == (0, 1)
 
@@ -96,9 +136,9 @@ def test_an_empty_answer_moves_nothing() -> None:
     """No rows may be the platform's way of failing: frontier, samples and cadence stay."""
     cursors = cursors_for(1)
     take(cursors, seconds(0, 5), 5000)
-    before = {name: column.copy() for name, column in cursors.dump().items()}
+    before = {name: column.copy() for name, column in cursors.dump(1).items()}
     assert taken(take(cursors, Points.empty(), 60_000)) == []
-    assert all(np.array_equal(before[name], column) for name, column in cursors.dump().items())
+    assert all(np.array_equal(before[name], column) for name, column in cursors.dump(1).items())
 
 
 def test_a_cold_series_stays_cold_until_rows_come() -> None:
@@ -209,14 +249,14 @@ def test_a_snapshot_and_the_replay_of_a_journal_change_nothing() -> None:
     for number, answer in enumerate(answers):
         retake(replayed, take(steady, answer, 30_000 + 10_000 * number).points, POLL)
     loaded = Cursors()
-    loaded.load({name: column.copy() for name, column in steady.dump().items()})
+    loaded.load({name: column.copy() for name, column in steady.dump(2).items()})
     loaded.selected[:] = True
     replayed.covered_ms = steady.covered_ms.copy()
     more = rows((0, 41_000, 0.5), (0, 38_000, 0.4), (0, 12_000, 9.0), (1, 50_000, 0.3), (1, 19_600, 1.0))
     results = [take(each, more, 60_000, from_ms=20_000) for each in (steady, loaded, replayed)]
     assert taken(results[0]) == taken(results[1]) == taken(results[2]) != []
     for each in (loaded, replayed):
-        assert all(np.array_equal(column, each.dump()[name]) for name, column in steady.dump().items())
+        assert all(np.array_equal(column, each.dump(2)[name]) for name, column in steady.dump(2).items())
 
 
 # --- whatever the sequence of polls -----------------------------------------------------------------------
