@@ -1,0 +1,87 @@
+"""What is put into a state file and comes out of it, and how points stand in it as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from plexus_detect.series import I64, Derived, Points, SeriesKey
+
+_POINT = np.dtype([("series", "<i4"), ("t_ms", "<i8"), ("value", "<f8"), ("late", "?")])
+_DERIVED = np.dtype([("series", "<i4"), ("kind", "i1"), ("t_ms", "<i8"), ("value", "<f8")])
+
+Columns = Mapping[str, npt.NDArray[np.generic]]
+
+# (series, kind) -> since when a value above 0 was posted, and when the first in-bounds one after it was.
+Alerts = Mapping[tuple[int, int], tuple[int, int | None]]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A batch of derived points in the outbox; ``sent_ms`` is set when a post of it was begun before."""
+
+    id: int
+    derived: Derived
+    sent_ms: int | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Running state as it was after journal entry ``journal_id``."""
+
+    journal_id: int
+    fingerprint: str
+    columns: dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything one tick changes; ``series`` are rows (id, key, emit_from_ms or None) not stored before."""
+
+    now_ms: int
+    points: Points
+    covered_ms: I64
+    batches: Sequence[Derived] = ()
+    series: Sequence[tuple[int, SeriesKey, int | None]] = ()
+    tally: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AlertChanges:
+    """What a delivery changed of the alerts that the platform may have open: put these, forget those."""
+
+    put: Alerts = field(default_factory=dict)
+    gone: Collection[tuple[int, int]] = ()
+
+
+def encode_points(points: Points) -> bytes:
+    """The points of a tick as they stand in the journal."""
+    raw = np.empty(len(points), _POINT)
+    for name in ("series", "t_ms", "value", "late"):
+        raw[name] = getattr(points, name)
+    return raw.tobytes()
+
+
+def decode_points(body: bytes) -> Points:
+    """The inverse of ``encode_points``; raises ValueError for bytes that it did not make."""
+    raw = np.frombuffer(body, _POINT)
+    return Points(raw["series"].astype(np.int64), raw["t_ms"].copy(), raw["value"].copy(), raw["late"].copy())
+
+
+def encode_derived(derived: Derived) -> bytes:
+    """A batch as it stands in the outbox."""
+    raw = np.empty(len(derived), _DERIVED)
+    for name in ("series", "kind", "t_ms", "value"):
+        raw[name] = getattr(derived, name)
+    return raw.tobytes()
+
+
+def decode_derived(body: bytes) -> Derived:
+    """The inverse of ``encode_derived``; raises ValueError for bytes that it did not make."""
+    raw = np.frombuffer(body, _DERIVED)
+    return Derived(
+        raw["series"].astype(np.int64), raw["kind"].copy(), raw["t_ms"].copy(), raw["value"].copy()
+    )
