@@ -14,13 +14,15 @@ import numpy as np
 
 from plexus_detect import clock, outbox, wire
 from plexus_detect.client import Client
+from plexus_detect.closing import Alert, AlertChanges, Debt, delivered
 from plexus_detect.cursor import PollParams, Query
 from plexus_detect.errors import ApiError, AuthError, ContractError, RejectedError, TransientError
 from plexus_detect.logs import event
 from plexus_detect.reader import Reader
 from plexus_detect.report import DeliveryReport
-from plexus_detect.series import Bool, Derived, Points, SeriesKey, SeriesTable
+from plexus_detect.series import Derived, Kind, Points, SeriesKey, SeriesTable
 from plexus_detect.store import Parcel, Store
+from plexus_detect.store.records import can_wait
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +54,13 @@ class Patience:
 
 @dataclass(frozen=True)
 class DeliveryParams:
-    """``age_ms_max``: older samples' scores are not posted; ``readback_ms``: how long to wait before asking
+    """``age_ms_max``: older samples' scores go to no monitored name; ``keep_late``: but under a name for the
+    record (kind ZSCORE_LATE); ``readback_ms``: how long to wait before asking
     the platform what it has stored, since that takes a moment to become visible (contract section 3);
     ``wait_s_max``: longest pause between attempts, and ``asked_wait_s_max`` when the server asks for one."""
 
     age_ms_max: int = 120_000
+    keep_late: bool = True
     readback_ms: int = 3_000
     readbacks_max: int = 3
     wait_s_max: float = 30.0
@@ -64,7 +68,11 @@ class DeliveryParams:
 
 
 class Delivery:
-    """Takes parcels from the store and settles them; ``now_ms`` is the platform's wall clock."""
+    """Takes parcels from the store and settles them; ``now_ms`` is the platform's wall clock.
+
+    ``debts`` are the alerts that the platform may have open; ``on_accepted`` is told of every point that the
+    platform has.
+    """
 
     def __init__(
         self,
@@ -84,6 +92,8 @@ class Delivery:
         self._failures = 0
         self._asked_wait_s = 0.0
         self._doubted: tuple[int, int] | None = None
+        self.debts: dict[Alert, Debt] = store.alerts()
+        self.on_accepted: Callable[[Derived], None] | None = None
 
     async def deliver_all(self) -> bool:
         """Deliver until the outbox is empty (True) or an attempt failed (False; wait ``pause_s`` first).
@@ -116,25 +126,38 @@ class Delivery:
 
     async def _deliver(self, parcel: Parcel) -> None:
         derived = parcel.derived
-        if parcel.sent_ms is not None and not self._too_old(derived).all():
+        if parcel.sent_ms is not None and len(self._worth(derived)):
             derived = await self._not_stored(parcel, parcel.sent_ms)
-        derived = self._drop_old(parcel.id, derived)
-        if len(derived):
-            await self._post(parcel.id, derived)
+        worth = self._worth(derived)
+        if worth is not derived:
+            self._set_old_apart(parcel.id, derived, worth)
+            if can_wait(worth):
+                return  # what is for the record only goes behind what somebody waits for
+        if len(worth):
+            await self._post(parcel.id, worth)
 
-    def _too_old(self, derived: Derived) -> Bool:
-        return outbox.too_old(derived, self._now_ms(), self._params.age_ms_max)
+    def _worth(self, derived: Derived) -> Derived:
+        """What is still worth posting, and under which name; the batch itself where nothing is too old."""
+        return outbox.in_time(derived, self._now_ms(), self._params.age_ms_max, keep=self._params.keep_late)
 
-    def _drop_old(self, parcel_id: int, derived: Derived) -> Derived:
-        old = self._too_old(derived)
-        if not old.any():
-            return derived
-        expired = int(old.sum())
-        left = derived.take(~old)
+    def _set_old_apart(self, parcel_id: int, derived: Derived, worth: Derived) -> None:
+        late = int((worth.kind == Kind.ZSCORE_LATE).sum() - (derived.kind == Kind.ZSCORE_LATE).sum())
+        expired = len(derived) - len(worth)
         self.report.expired += expired
-        self._store.settle(parcel_id, left, {"expired": expired})
-        event(log, logging.INFO, "scores_too_old", n=expired, age_ms_max=self._params.age_ms_max)
-        return left
+        self.report.late += late
+        self._store.settle(parcel_id, worth, {"expired": expired, "late_scores": late})
+        age_ms_max = self._params.age_ms_max
+        event(log, logging.INFO, "scores_too_old", n=expired, late=late, age_ms_max=age_ms_max)
+
+    def _accepted(self, derived: Derived) -> AlertChanges:
+        """Note what points that the platform has do to its alerts."""
+        changes = delivered(derived, self._now_ms(), self.debts)
+        self.debts.update(changes.put)
+        for alert in changes.gone:
+            self.debts.pop(alert, None)
+        if self.on_accepted is not None:
+            self.on_accepted(derived)
+        return changes
 
     async def _post(self, parcel_id: int, derived: Derived) -> None:
         """Post one batch. Whatever leaves its outcome open leaves it marked, to be read back first."""
@@ -159,7 +182,7 @@ class Delivery:
             raise TransientError(
                 f"the gateway took {accepted} of {len(derived)} points; which ones will be read back"
             )
-        self._store.settle(parcel_id, tally={"posted": accepted})
+        self._store.settle(parcel_id, tally={"posted": accepted}, alerts=self._accepted(derived))
 
     async def _set_aside(self, parcel_id: int, derived: Derived, error: RejectedError) -> None:
         """Drop the point that the gateway refuses, with a log line; the rest goes again."""
@@ -211,7 +234,8 @@ class Delivery:
         self.report.resent += resent
         event(log, logging.INFO, "read_back", stored=found, missing=resent)
         left = derived.take(gone)
-        self._store.settle(parcel.id, left, {"uncertain": len(derived), "posted": found, "resent": resent})
+        tally = {"uncertain": len(derived), "posted": found, "resent": resent}
+        self._store.settle(parcel.id, left, tally, self._accepted(derived.take(~gone)))
         return left
 
     async def _stored(self, derived: Derived, table: SeriesTable) -> Points:

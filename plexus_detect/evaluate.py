@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from plexus_detect.closing import Alert, owing
 from plexus_detect.columns import under
 from plexus_detect.fleet import GroupMove, Verdict
 from plexus_detect.groups import Group
@@ -81,8 +82,9 @@ class State:
     """All running state of the detectors. ``rule_of`` is -1 for series that are not scored, ``row_of`` the
     row of a series in its rule's lane, ``compared`` says which take part in a fleet, ``admitted`` which are
     known. ``last_z`` and ``last_fleet_z`` are the newest scores, for whoever looks. ``waiting`` are points
-    that the fleets have not seen yet. Groups have their models fitted by ``trainer``; a policy with
-    groups without one is a ValueError."""
+    that the fleets have not seen yet, ``owed`` the alerts that the platform may have open: where there is no
+    score, a zero closes them. Groups have their models fitted by ``trainer``; a policy with groups without
+    one is a ValueError."""
 
     table: SeriesTable
     policy: Policy
@@ -95,6 +97,7 @@ class State:
     last_z: F64 = field(default_factory=lambda: np.zeros(0))
     last_fleet_z: F64 = field(default_factory=lambda: np.zeros(0))
     waiting: Points = field(default_factory=Points.empty)
+    owed: Collection[Alert] = ()
     trainer: Trainer | None = None
     groups: list[Group] = field(default_factory=list)
 
@@ -130,6 +133,18 @@ class State:
     def held(self) -> int:
         """How many points and rows wait for stragglers: time alone lets them go."""
         return len(self.waiting) + sum(len(group.waiting.feed) for group in self.groups)
+
+    def orphans(self) -> list[Alert]:
+        """Of the alerts that may be open those whose series nobody scores any more."""
+        posted = {series for group in self.groups for series, _members in group.posted()}
+
+        def scored(series: int, kind: int) -> bool:
+            if kind == Kind.ANOMALY:
+                return series in posted
+            held = self.compared if kind == Kind.FLEET_ZSCORE else self.rule_of >= 0
+            return series < len(held) and bool(held[series])
+
+        return [alert for alert in self.owed if not scored(*alert)]
 
     def knows(self, series: int) -> bool:
         """Whether ``series`` has been admitted."""
@@ -188,7 +203,18 @@ class _Output:
         for at in relearned.tolist():
             tell("relearned", at, int(points.t_ms[at]), float(scores.z[at]), int(scores.reason[at]))
         raw = Kind.ZSCORE_RAW if kind is Kind.ZSCORE else Kind.FLEET_ZSCORE_RAW
-        self.post(points, audible, {kind: value, raw: scores.z})
+        calmed = self.calmed(kind, points.series, value, line.episodes.is_open[rows])
+        # What a late sample says must not page: monitors judge values when they arrive (contract 5.1).
+        self.post(points, audible & ~points.late, {kind: calmed})
+        self.post(points, audible & points.late, {Kind.ZSCORE_LATE: value})
+        self.post(points, audible, {raw: scores.z})
+
+    def calmed(self, kind: Kind, series: I64, value: F64, is_open: Bool) -> F64:
+        """The values to post, with a zero where there is none and an alert may be open without an episode."""
+        if not self.state.owed:
+            return value
+        owes = owing(self.state.owed, kind, len(self.state.table))[series]
+        return np.where(np.isnan(value) & owes & ~is_open, 0.0, value)
 
     def gather(self, lane: Lane, points: Points, moves: list[GroupMove], column: F64) -> None:
         """Add the events of whole fleets: one each, told of the first device of the fleet, however many take
@@ -229,7 +255,8 @@ class _Output:
                 blame = group.blamed(found.shares[move.at]) if move.opened else ()
                 event = Event(*of, *seen, Reason.LEARNED, backend=group.rule.backend, blame=blame)
                 self.events.append(event)
-        self.post(rows, audible, {Kind.ANOMALY: found.value})
+        is_open = group.episodes.is_open[found.rows.feed]
+        self.post(rows, audible, {Kind.ANOMALY: self.calmed(Kind.ANOMALY, rows.series, found.value, is_open)})
         return rows.take(known)
 
     def describe(self, lane: Lane, points: Points, scores: Scores) -> None:

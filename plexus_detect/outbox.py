@@ -9,7 +9,7 @@ score pages a person now.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,9 +33,18 @@ def pack(derived: Derived, points_max: int) -> list[Derived]:
     return [derived.take(order[i : i + points_max]) for i in range(0, len(order), points_max)]
 
 
-def too_old(derived: Derived, now_ms: int, age_ms_max: int) -> Bool:
-    """Points whose sample is older than ``age_ms_max``: they would page a person about the past."""
-    return derived.t_ms < now_ms - age_ms_max
+def in_time(derived: Derived, now_ms: int, age_ms_max: int, *, keep: bool) -> Derived:
+    """What may be posted now: samples older than ``age_ms_max`` would page a person about the past.
+
+    With ``keep`` their scores get a name that nobody watches (ZSCORE_LATE), else they are left out like the
+    other kinds of old points. The batch itself where nothing is too old.
+    """
+    old = (derived.t_ms < now_ms - age_ms_max) & (derived.kind != Kind.ZSCORE_LATE)
+    if not old.any():
+        return derived
+    late = old & (derived.kind == Kind.ZSCORE) & keep
+    kind = np.where(late, np.int8(Kind.ZSCORE_LATE), derived.kind)
+    return replace(derived, kind=kind).take(~old | late)
 
 
 def names(derived: Derived, keys: Sequence[SeriesKey]) -> tuple[list[str], list[str]]:

@@ -81,6 +81,7 @@ class DeliveryReport:
     posts: int = 0
     posted: int = 0
     expired: int = 0
+    late: int = 0
     uncertain: int = 0
     found_stored: int = 0
     resent: int = 0

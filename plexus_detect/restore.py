@@ -24,9 +24,10 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
     platform's history, and nothing that was posted before is posted again.
     """
     rows, added = _stored_series(store, make())
-    covered = store.covered_ms()
+    covered, owed = store.covered_ms(), store.alerts()
     for snapshot in store.snapshots():
         running = make()
+        running.owed = owed
         if snapshot.fingerprint != running.fingerprint():
             break
         try:
@@ -43,6 +44,7 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
             store.save_snapshot(clock.now_ms(), running.fingerprint(), running.dump())
         return running
     running = make()
+    running.owed = owed
     if rows:
         running.restore(rows, None, covered)
         running.chill(_last_ms(store, len(rows)))

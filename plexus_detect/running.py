@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect import cursor, evaluate, queries
+from plexus_detect import closing, cursor, evaluate, queries
+from plexus_detect.closing import Alert
 from plexus_detect.columns import rooms
 from plexus_detect.cursor import Advance, Cursors, PollParams, Query
 from plexus_detect.evaluate import Evaluation, Policy, State
 from plexus_detect.learn.job import Trainer
-from plexus_detect.series import I64, Points, SeriesKey, SeriesTable
+from plexus_detect.series import I64, Derived, Points, SeriesKey, SeriesTable
 
 Columns = Mapping[str, npt.NDArray[np.generic]]
 RuleFor = Callable[[str, str], int | None]
@@ -36,6 +38,9 @@ class Running:
         self.cursors = Cursors()
         self.state = State(self.table, policy, trainer=trainer)
         self.known = 0
+        # The alerts that the platform may have open, and the series that are read only to close one.
+        self.owed: Collection[Alert] = ()
+        self.closers: set[int] = set()
 
     def fingerprint(self) -> str:
         """What a snapshot must agree with to be loaded."""
@@ -89,7 +94,31 @@ class Running:
             Points.concat([m.points for m in moved]),
             *(sum(counts) for counts in zip(*((m[1:]) for m in moved), strict=True)),
         )
-        return total, evaluate.evaluate(self.state, total.points, now_ms)
+        self.state.owed = self.owed
+        found = evaluate.evaluate(self.state, total.points, now_ms)
+        if self.owed or self.closers:
+            zeros = closing.zeros(self.state.orphans(), total.points, self.table.keys)
+            found = replace(found, derived=Derived.concat([found.derived, zeros]))
+            self._dismiss()
+        return total, found
+
+    def _dismiss(self) -> None:
+        """Stop reading what was read only to close an alert that is closed by now."""
+        paid = self.closers - {series for series, _kind in self.owed}
+        for series in paid:
+            self.cursors.selected[series] = False
+        self.closers -= paid
+
+    def _call_closers(self) -> None:
+        """Read series that nobody wants any more for as long as an alert of theirs may be open."""
+        self.state.owed = self.owed
+        for series, _kind in self.state.orphans():
+            if series < len(self.table) and not self.policy.is_score(self.table.keys[series]):
+                if not self.cursors.selected[series]:
+                    self.closers.add(series)
+                self.cursors.selected[series] = True
+                if not self.state.knows(series):
+                    self.state.admit(series, None)
 
     def series_count(self) -> int:
         """How many series are scored."""
@@ -127,6 +156,7 @@ class Running:
                 self.state.admit(index, rule, emit_from or 0)
             if wanted:
                 self._name_groups(key)
+        self._call_closers()
         n = min(len(covered_ms), len(self.cursors))
         self.cursors.covered_ms[:n] = np.maximum(self.cursors.covered_ms[:n], covered_ms[:n])
 

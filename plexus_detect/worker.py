@@ -26,7 +26,7 @@ from plexus_detect.report import TickReport
 from plexus_detect.restore import load_running
 from plexus_detect.retry import retried
 from plexus_detect.running import Running
-from plexus_detect.series import Derived, Points, SeriesKey, is_own_metric
+from plexus_detect.series import Derived, Kind, Points, SeriesKey, is_own_metric
 from plexus_detect.store import Commit, Store
 from plexus_detect.telling import stamp, told
 from plexus_detect.training.trainer import ProcessTrainer, require
@@ -66,8 +66,9 @@ class Worker:
         self.running = load_running(store, lambda: Running(policy, poll, config.rule_for, fits))
         table = self.running.table
         self._reader = Reader(client, table, poll, config.plexus.concurrency)
-        params = DeliveryParams(config.post.max_alert_age_ms)
+        params = DeliveryParams(config.post.max_alert_age_ms, Kind.ZSCORE_LATE in policy.kinds)
         self.delivery = Delivery(client, store, table.keys, params, self._reader.now_ms)
+        self.running.owed = self.delivery.debts
         self.report = TickReport()
         self._unsaved: list[tuple[int, SeriesKey, int | None]] = []
         self._newcomers = 0
@@ -169,9 +170,11 @@ class Worker:
         self._unsaved = []
 
     def _bound_outbox(self) -> None:
-        dropped = self._store.drop_oldest(self._config.state.outbox_points_max)
-        if dropped:
-            event(log, logging.ERROR, "outbox_full", dropped=dropped)
+        gone = self._store.drop_oldest(self._config.state.outbox_points_max)
+        if gone is not None:
+            since, till = stamp(gone.since_ms), stamp(gone.till_ms)
+            what = {"dropped": gone.points, "series": gone.series}
+            event(log, logging.ERROR, "outbox_full", exc_info=None, **what, since=since, till=till)
 
     def _check_auth(self, answers: list[Answer]) -> None:
         """Bear with refusals for a while; after that, raise one."""

@@ -86,8 +86,8 @@ def test_ties_do_not_depend_on_the_order_of_rows(order: list[int]) -> None:
 
 
 def test_a_revised_sample_is_taken_once_and_marked() -> None:
-    """Another value of a known sample comes late, whichever is smaller; both rows stay in the platform's store
-    and repeat from then on. A device that sends ever new ones is heard REVISIONS_MAX times."""
+    """Another value of a known sample comes late, whichever is smaller; both rows stay stored and repeat
+    from then on. A device that sends ever new ones is heard REVISIONS_MAX times."""
     cursors = cursors_for(2)
     take(cursors, rows((0, 1000, 5.0), (0, 2000, 6.0), (1, 2000, 1.0)), 3000)
     second = take(cursors, rows((0, 1000, 5.0), (0, 1000, 4.5), (0, 2000, 7.0), (0, 2000, 6.0)), 4000)

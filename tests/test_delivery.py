@@ -12,7 +12,7 @@ from fake_platform import START_MS, FakeClock, FakePlatform, answer
 from plexus_detect import clock, delivery
 from plexus_detect.delivery import Delivery, DeliveryParams
 from plexus_detect.errors import ContractError, RejectedError, TransientError
-from plexus_detect.series import Derived, Points, SeriesKey
+from plexus_detect.series import Derived, Kind, Points, SeriesKey
 from plexus_detect.store import Commit, Store
 
 pytestmark = pytest.mark.usefixtures("stopped")
@@ -58,7 +58,7 @@ def test_one_request_at_a_time(stopped: FakeClock) -> None:
 
 def test_scores_of_old_samples_are_not_posted(stopped: FakeClock) -> None:
     """They would page people now about the past; they are counted as expired (contract section 5)."""
-    yard = Yard(stopped, age_ms_max=120_000)
+    yard = Yard(stopped, age_ms_max=120_000, keep_late=False)
     expected = yard.fill(10)
     yard.fill(10, age_ms=300_000)
     assert yard.deliver()
@@ -67,9 +67,37 @@ def test_scores_of_old_samples_are_not_posted(stopped: FakeClock) -> None:
     assert yard.delivery.report.expired == 30
 
 
+def test_old_scores_go_on_record_after_all_others(stopped: FakeClock) -> None:
+    """Under a name that nobody watches, once each, and behind what somebody waits for, also after a restart."""
+    yard = Yard(stopped, age_ms_max=120_000)
+    old = yard.fill(10, age_ms=300_000)
+    new = yard.fill(10)
+    yard.platform.script["ingest"] = [None, TransientError("away")]
+    assert not yard.deliver()
+    yard.restart()
+    assert yard.deliver()
+    assert yard.scores() == new
+    assert yard.platform.stored(".zscore_late") == [(s, "t.zscore_late", t, v) for s, _m, t, v in old]
+    assert [batch[0]["metric"] for batch in yard.platform.posted] == ["t.zscore", "t.zscore_late"]
+    assert yard.store.tally() == {"late_scores": 30, "posted": 60}
+    assert yard.delivery.debts.keys() == {(series, Kind.ZSCORE) for series in range(3)}
+
+
+def test_an_uncertain_batch_that_grew_old_is_not_doubled(stopped: FakeClock) -> None:
+    """It is read back under its old name first: what was stored is not posted as late too."""
+    yard = Yard(stopped, age_ms_max=5_000)
+    expected = yard.fill(5)
+    yard.platform.script["ingest"] = ["lost"]
+    assert not yard.deliver()
+    stopped.t_ms += 60_000
+    assert yard.deliver()
+    assert yard.scores() == expected
+    assert yard.platform.stored(".zscore_late") == []
+
+
 def test_old_points_leave_a_batch_and_the_others_go(stopped: FakeClock) -> None:
     """The age is that of each sample, not of the batch."""
-    yard = Yard(stopped, age_ms_max=55)
+    yard = Yard(stopped, age_ms_max=55, keep_late=False)
     expected = yard.fill(10)
     assert yard.deliver()
     assert yard.scores() == [row for row in expected if row[2] >= START_MS - 55]
@@ -198,7 +226,7 @@ def test_a_failing_read_back_posts_nothing(stopped: FakeClock) -> None:
 
 def test_an_uncertain_batch_that_grew_old_is_given_up(stopped: FakeClock) -> None:
     """When nothing of it could be posted any more there is nothing to ask."""
-    yard = Yard(stopped)
+    yard = Yard(stopped, keep_late=False)
     yard.fill(5)
     yard.platform.script["ingest"] = [TransientError("cut", maybe_applied=True)]
     assert not yard.deliver()
@@ -210,7 +238,7 @@ def test_an_uncertain_batch_that_grew_old_is_given_up(stopped: FakeClock) -> Non
 
 def test_what_is_missing_and_old_expires(stopped: FakeClock) -> None:
     """After reading back, the points that would have to be posted again are held to their age."""
-    yard = Yard(stopped, age_ms_max=3_025)
+    yard = Yard(stopped, age_ms_max=3_025, keep_late=False)
     yard.fill(5)
     yard.platform.script["ingest"] = [TransientError("cut", maybe_applied=True)]
     assert not yard.deliver()

@@ -140,14 +140,19 @@ def test_a_new_normal_level_is_said_at_the_sample_that_makes_it() -> None:
 
 
 def test_late_points_are_scored_and_change_no_episode() -> None:
-    """A late sample gets its own value, 0 while normal, and neither opens nor closes."""
-    state = state_for()
+    """A late sample gets its own value under the name of late ones, 0 while normal; it neither opens nor
+    closes, and has nothing where that name is not wanted."""
+    state = state_for(policy=Policy((scored(),), kinds=frozenset({Kind.ZSCORE, Kind.ZSCORE_LATE})))
     run(state, seconds(noise(100)))
     late = points(0, T0 + 1000 * np.array([50, 51, 52]) + 500, [30.0, 30.0, 30.0], [True] * 3)
     evaluation = run(state, late)
     assert evaluation.events == ()
     assert evaluation.derived.value.tolist() == [0.0, 0.0, 0.0]
+    assert set(evaluation.derived.kind.tolist()) == {Kind.ZSCORE_LATE}
     assert (evaluation.scores.z > 10.0).all()
+    other = state_for()
+    run(other, seconds(noise(100)))
+    assert len(run(other, late).derived) == 0
 
 
 def test_only_the_wanted_kinds_are_posted() -> None:

@@ -61,9 +61,16 @@ def test_the_order_of_ties_is_that_of_evaluation() -> None:
 
 
 def test_age_is_measured_at_the_sample() -> None:
-    """A score of a sample older than the limit is too old; exactly at the limit it is not."""
-    points = derived((0, Kind.ZSCORE, 0, 1.0), (0, Kind.ZSCORE, 1, 1.0), (0, Kind.ZSCORE, 200_000, 1.0))
-    assert outbox.too_old(points, T0 + 120_001, 120_000).tolist() == [True, False, False]
+    """A score of a sample older than the limit goes under the name of late ones, or is left out; exactly at
+    the limit it is in time. Other kinds of old points are left out, and what is late stays."""
+    points = derived((0, Kind.ZSCORE, 0, 1.0), (0, Kind.ZSCORE, 1, 2.0), (0, Kind.ZSCORE, 200_000, 3.0))
+    kept = outbox.in_time(points, T0 + 120_001, 120_000, keep=True)
+    assert kept.kind.tolist() == [Kind.ZSCORE_LATE, Kind.ZSCORE, Kind.ZSCORE]
+    assert kept.value.tolist() == [1.0, 2.0, 3.0]
+    assert outbox.in_time(points, T0 + 120_001, 120_000, keep=False).value.tolist() == [2.0, 3.0]
+    assert outbox.in_time(kept, T0 + 120_001, 120_000, keep=True) is kept
+    others = derived((0, Kind.FLEET_ZSCORE, 0, 1.0), (0, Kind.ZSCORE_RAW, 0, 2.0), (0, Kind.ANOMALY, 0, 3.0))
+    assert len(outbox.in_time(others, T0 + 120_001, 120_000, keep=True)) == 0
 
 
 def test_names_are_those_of_the_metric_and_the_kind() -> None:

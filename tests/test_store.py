@@ -226,8 +226,10 @@ def test_a_full_outbox_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.db")
     for n in range(1, 6):
         store.commit(tick(10 * n, 10 * n + 1))
-    assert store.drop_oldest(10) == 0
-    assert store.drop_oldest(5) == 6
+    assert store.drop_oldest(10) is None
+    dropped = store.drop_oldest(5)
+    assert dropped is not None
+    assert (dropped.points, dropped.since_ms, dropped.till_ms) == (6, 10, 31)
     assert store.outbox_points() == 4
     left = store.next_parcel()
     assert left is not None

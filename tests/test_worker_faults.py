@@ -160,9 +160,13 @@ def test_late_visibility_within_the_settling_time(stopped: FakeClock, clean: lis
 
 
 def test_late_visibility_within_the_overlap(stopped: FakeClock, clean: list[Row]) -> None:
-    """Without settling, late samples are scored all the same, each once, though out of order."""
+    """Without settling, late samples are scored all the same, each once, though out of order: for the
+    record, since a monitor would take their scores for those of now."""
     pipe = slowly_visible(stopped)
-    own = [row[:3] for row in pipe.derived() if row[1] == f"{QUIET}.zscore"]
+    late = {(r.source, f"{QUIET}.zscore", r.t_ms) for r in pipe.rows(metric=f"{QUIET}.zscore_late")}
+    assert len(late) == 12
+    in_time = [row[:3] for row in pipe.derived() if row[1] == f"{QUIET}.zscore"]
+    own = sorted([*in_time, *late])
     assert own == [row[:3] for row in clean if row[1] == f"{QUIET}.zscore"]
     fleet = [row[:3] for row in pipe.derived() if row[1] != f"{QUIET}.zscore"]
     assert len(fleet) == len(set(fleet))

@@ -151,7 +151,7 @@ def test_requests_a_tick_for_a_thousand_series(stopped: FakeClock) -> None:
 
 
 def test_old_samples_page_nobody(stopped: FakeClock) -> None:
-    """After an outage of ten minutes only the last two are posted; the others are scored and counted."""
+    """After an outage of ten minutes only the last two go where monitors look; the others are on record."""
 
     async def room(pipe: Pipe) -> None:
         await pipe.steps(3)
@@ -162,7 +162,10 @@ def test_old_samples_page_nobody(stopped: FakeClock) -> None:
 
     pipe = play(stopped, room)
     assert pipe.tally["points"] == len(DEVICES) * (70 + 603)
-    assert pipe.tally["expired"] > 900 * len(DEVICES)
+    late = pipe.rows("dev-0", "temperature.zscore_late")
+    assert [row.t_ms for row in late] == [START_MS + 3000 + 1000 * k for k in range(len(late))]
+    assert pipe.tally["late_scores"] == len(late) * len(DEVICES) > 450 * len(DEVICES)
+    assert pipe.tally["expired"] > 450 * len(DEVICES)
     times = [row.t_ms for row in pipe.rows("dev-0", "temperature.zscore")]
     assert times[:3] == [START_MS, START_MS + 1000, START_MS + 2000]
     assert times[3] > START_MS + 603_000 - 122_000

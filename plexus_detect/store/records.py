@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from plexus_detect.series import I64, Derived, Points, SeriesKey
+from plexus_detect.series import I64, Derived, Kind, Points, SeriesKey
 
 _POINT = np.dtype([("series", "<i4"), ("t_ms", "<i8"), ("value", "<f8"), ("late", "?")])
 _DERIVED = np.dtype([("series", "<i4"), ("kind", "i1"), ("t_ms", "<i8"), ("value", "<f8")])
 
 Columns = Mapping[str, npt.NDArray[np.generic]]
-
-# (series, kind) -> since when a value above 0 was posted, and when the first in-bounds one after it was.
-Alerts = Mapping[tuple[int, int], tuple[int, int | None]]
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,6 @@ class Commit:
     tally: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class AlertChanges:
-    """What a delivery changed of the alerts that the platform may have open: put these, forget those."""
-
-    put: Alerts = field(default_factory=dict)
-    gone: Collection[tuple[int, int]] = ()
-
-
 def encode_points(points: Points) -> bytes:
     """The points of a tick as they stand in the journal."""
     raw = np.empty(len(points), _POINT)
@@ -69,6 +58,27 @@ def decode_points(body: bytes) -> Points:
     """The inverse of ``encode_points``; raises ValueError for bytes that it did not make."""
     raw = np.frombuffer(body, _POINT)
     return Points(raw["series"].astype(np.int64), raw["t_ms"].copy(), raw["value"].copy(), raw["late"].copy())
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a full outbox gave up: how many points of which series, from the first to the last sample."""
+
+    points: int
+    series: int
+    since_ms: int
+    till_ms: int
+
+    @classmethod
+    def of(cls, derived: Derived) -> Dropped:
+        """The account of these points, at least one."""
+        span = int(derived.t_ms.min()), int(derived.t_ms.max())
+        return cls(len(derived), len(np.unique(derived.series)), *span)
+
+
+def can_wait(derived: Derived) -> bool:
+    """Whether nobody waits for these points: they are of the past, for the record."""
+    return bool((derived.kind == Kind.ZSCORE_LATE).all())
 
 
 def encode_derived(derived: Derived) -> bytes:

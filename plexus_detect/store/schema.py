@@ -43,6 +43,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
             PRIMARY KEY (series, kind)
         )""",
         "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        "ALTER TABLE outbox ADD COLUMN late INTEGER NOT NULL DEFAULT 0",
     ),
 }
 

@@ -20,17 +20,19 @@ from typing import Any
 
 import numpy as np
 
+from plexus_detect.closing import Alert, AlertChanges, Debt
 from plexus_detect.logs import event
 from plexus_detect.series import I64, Derived, Points, SeriesKey
 from plexus_detect.store import schema
 from plexus_detect.store.database import Database, one_sentence
 from plexus_detect.store.lock import WorkerLock
 from plexus_detect.store.records import (
-    AlertChanges,
     Columns,
     Commit,
+    Dropped,
     Parcel,
     Snapshot,
+    can_wait,
     decode_derived,
     decode_points,
     encode_derived,
@@ -102,7 +104,7 @@ class Store:
             db.execute("INSERT OR REPLACE INTO coverage VALUES (1,?)", (coverage,))
             db.execute("INSERT INTO journal(now_ms, body) VALUES (?,?)", (tick.now_ms, points))
             for batch in tick.batches:
-                db.execute("INSERT INTO outbox(n, body) VALUES (?,?)", (len(batch), encode_derived(batch)))
+                self._put(batch)
             self._add_tally(tick.tally)
 
     def series(self) -> list[tuple[int, SeriesKey, int | None]]:
@@ -162,10 +164,10 @@ class Store:
     # -- outbox
 
     def next_parcel(self, after: int = 0) -> Parcel | None:
-        """The oldest batch in the outbox behind ``after``."""
+        """The oldest batch in the outbox behind ``after``; what is for the record only comes last."""
         with self._guard():
             row = self._execute(
-                "SELECT id, sent_ms, body FROM outbox WHERE id > ? ORDER BY id LIMIT 1", (after,)
+                "SELECT id, sent_ms, body FROM outbox WHERE id > ? ORDER BY late, id LIMIT 1", (after,)
             ).fetchone()
         return Parcel(row[0], decode_derived(row[2]), row[1]) if row else None
 
@@ -187,10 +189,7 @@ class Store:
         """
         with self._transaction():
             if left is not None and len(left):
-                self._execute(
-                    "UPDATE outbox SET n=?, sent_ms=NULL, body=? WHERE id=?",
-                    (len(left), encode_derived(left), parcel_id),
-                )
+                self._replace(parcel_id, left)
             else:
                 self._execute("DELETE FROM outbox WHERE id=?", (parcel_id,))
             self._add_tally(tally or {})
@@ -203,28 +202,44 @@ class Store:
         Ids are spaced by AUTOINCREMENT, so the first half takes over the id and the rest moves to the end.
         """
         with self._transaction():
-            self._execute(
-                "UPDATE outbox SET n=?, sent_ms=NULL, body=? WHERE id=?",
-                (len(first), encode_derived(first), parcel_id),
-            )
-            self._execute("INSERT INTO outbox(n, body) VALUES (?,?)", (len(rest), encode_derived(rest)))
+            self._replace(parcel_id, first)
+            self._put(rest)
+
+    def _put(self, batch: Derived) -> None:
+        row = (len(batch), can_wait(batch), encode_derived(batch))
+        self._execute("INSERT INTO outbox(n, late, body) VALUES (?,?,?)", row)
+
+    def _replace(self, parcel_id: int, batch: Derived) -> None:
+        row = (len(batch), can_wait(batch), encode_derived(batch), parcel_id)
+        self._execute("UPDATE outbox SET n=?, late=?, sent_ms=NULL, body=? WHERE id=?", row)
 
     def outbox_points(self) -> int:
         """Derived points waiting for delivery."""
         with self._guard():
             return int(self._execute("SELECT COALESCE(SUM(n), 0) FROM outbox").fetchone()[0])
 
-    def drop_oldest(self, points_max: int) -> int:
-        """Keep the outbox at ``points_max`` points; returns how many of the oldest were dropped."""
+    def drop_oldest(self, points_max: int) -> Dropped | None:
+        """Keep the outbox at ``points_max`` points: what is for the record only goes first, then the oldest.
+
+        Returns what was dropped; None when nothing was.
+        """
         excess = self.outbox_points() - points_max
-        dropped = 0
-        while excess > 0 and (parcel := self.next_parcel()) is not None:
-            self.settle(parcel.id, tally={"dropped": len(parcel.derived)})
-            dropped += len(parcel.derived)
-            excess -= len(parcel.derived)
-        return dropped
+        dropped: list[Derived] = []
+        with self._transaction():
+            while excess > 0:
+                row = self._execute("SELECT id, body FROM outbox ORDER BY late DESC, id LIMIT 1").fetchone()
+                dropped.append(decode_derived(row[1]))
+                excess -= len(dropped[-1])
+                self._execute("DELETE FROM outbox WHERE id=?", (row[0],))
+            self._add_tally({"dropped": sum(map(len, dropped))})
+        return Dropped.of(Derived.concat(dropped)) if dropped else None
 
     # -- alerts
+
+    def change_alerts(self, changes: AlertChanges) -> None:
+        """Record what became of open alerts without a delivery."""
+        with self._transaction():
+            self._change_alerts(changes)
 
     def _change_alerts(self, changes: AlertChanges) -> None:
         for series, kind in changes.gone:
@@ -234,7 +249,7 @@ class Store:
             row = (int(series), int(kind), int(since_ms), None if calm_ms is None else int(calm_ms))
             self._execute("INSERT OR REPLACE INTO alerts VALUES (?,?,?,?)", row)
 
-    def alerts(self) -> dict[tuple[int, int], tuple[int, int | None]]:
+    def alerts(self) -> dict[Alert, Debt]:
         """The alerts that the platform may have open, by series and kind.
 
         Each with the time since when a value above 0 was posted, and when the first in-bounds value after it
@@ -242,7 +257,7 @@ class Store:
         """
         with self._guard():
             rows = self._execute("SELECT series, kind, since_ms, calm_ms FROM alerts ORDER BY series, kind")
-            return {(series, kind): (since_ms, calm_ms) for series, kind, since_ms, calm_ms in rows}
+            return {(series, kind): Debt(since_ms, calm_ms) for series, kind, since_ms, calm_ms in rows}
 
     # -- notes
 

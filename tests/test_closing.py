@@ -1,0 +1,190 @@
+"""closing: what we owe the platform so that its alerts close, and who pays when nobody scores any more."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from fake_platform import START_MS, FakeClock
+from pipe import DEVICES, config, quiet_room
+
+from plexus_detect.client import Client, Endpoints
+from plexus_detect.closing import CALM_MS, AlertChanges, Debt, delivered, owing, zeros
+from plexus_detect.config import Config
+from plexus_detect.sandbox import Sandbox, Settings
+from plexus_detect.series import Derived, Kind, Points, SeriesKey
+from plexus_detect.store import Store
+from plexus_detect.worker import open_worker
+
+T = 1_000_000
+
+
+def batch(*points: tuple[int, Kind, int, float]) -> Derived:
+    """Derived points of (series, kind, time, value)."""
+    series, kind, t_ms, value = zip(*points, strict=True)
+    return Derived(np.array(series), np.array(kind, np.int8), np.array(t_ms), np.array(value, np.float64))
+
+
+def test_a_breach_is_a_debt_and_two_calm_deliveries_pay_it() -> None:
+    """Values inside the bound count by when they were accepted: two in one delivery are one, and two less than
+    the platform's time apart do not close."""
+    debts: dict[tuple[int, int], Debt] = {}
+    changes = delivered(batch((4, Kind.ZSCORE, T, 0.0), (4, Kind.ZSCORE, T + 1, 3.5)), T + 10, debts)
+    assert changes == AlertChanges({(4, 0): Debt(T + 1, None)}, [])
+    debts.update(changes.put)
+    calm = batch((4, Kind.ZSCORE, T + 2, 0.0), (4, Kind.ZSCORE, T + 3, 0.0))
+    debts.update(delivered(calm, T + 20, debts).put)
+    assert debts == {(4, 0): Debt(T + 1, T + 20)}
+    assert not delivered(calm, T + 20 + CALM_MS - 1, debts)
+    assert delivered(calm, T + 20 + CALM_MS, debts) == AlertChanges({}, [(4, 0)])
+
+
+def test_a_new_breach_starts_the_recovery_again() -> None:
+    """As on the platform: the last value of a delivery decides whether the recovery runs."""
+    debts = {(4, 0): Debt(T, T + 5)}
+    assert delivered(batch((4, Kind.ZSCORE, T, 1.5)), T + 9, debts).put == {(4, 0): Debt(T, None)}
+    both = batch((4, Kind.ZSCORE, T, 1.5), (4, Kind.ZSCORE, T + 1, 0.0))
+    assert delivered(both, T + 99_000, debts).put == {(4, 0): Debt(T, T + 99_000)}
+
+
+@pytest.mark.parametrize("kind", [Kind.ZSCORE_RAW, Kind.ZSCORE_LATE, Kind.EXPECTED, Kind.FLEET_EVENT])
+def test_what_nobody_watches_opens_nothing(kind: Kind) -> None:
+    """Only the names that monitors watch make a debt or pay one."""
+    assert not delivered(batch((4, kind, T, 9.0)), T, {})
+    assert not delivered(batch((4, kind, T, 0.0)), T + 99_000, {(4, 0): Debt(T, T)})
+
+
+def test_owing_is_by_series_and_kind() -> None:
+    """A mask of the series that owe zeros of a kind."""
+    debts = [(1, Kind.ZSCORE), (2, Kind.FLEET_ZSCORE), (9, Kind.ZSCORE)]
+    assert owing(debts, Kind.ZSCORE, 4).tolist() == [False, True, False, False]
+
+
+def test_zeros_come_only_with_a_sample_of_the_source() -> None:
+    """At the time of the newest sample in time, of whatever metric; a silent device gets no sign of life."""
+    keys = [SeriesKey("a", "t"), SeriesKey("a", "h"), SeriesKey("b", "t"), SeriesKey("c", "t")]
+    late = np.array([False, True, False])
+    points = Points(np.array([1, 1, 3]), np.array([50, 90, 70]), np.ones(3), late)
+    out = zeros([(0, Kind.ZSCORE), (2, Kind.ZSCORE), (3, Kind.FLEET_ZSCORE)], points, keys)
+    assert (out.series.tolist(), out.kind.tolist(), out.t_ms.tolist()) == ([0, 3], [0, 1], [50, 70])
+    assert (out.value == 0.0).all()
+
+
+# --- through the platform ---------------------------------------------------------------------------------
+
+MONITOR = {"metric": "temperature.zscore", "threshold": {"max": 3, "severity": "warning"}}
+
+
+class House:
+    """A sandbox with a monitor on one device, and one worker after another over the same state file."""
+
+    def __init__(self, stopped: FakeClock, box: Sandbox) -> None:
+        self.stopped, self.box = stopped, box
+        self.store = Store(":memory:")
+        self.number = 0
+
+    @property
+    def now_ms(self) -> int:
+        """The time of the next samples."""
+        return START_MS + self.number * 1000
+
+    async def live(self, given: Config, n: int, lift: float = 0.0, silent: bool = False) -> None:
+        """A worker lives for ``n`` seconds; its end is an ordinary one."""
+        async with Client(Endpoints(*[self.box.url] * 3), self.box.key, requests_per_s=1000) as client:
+            worker = await open_worker(given, client, self.store)
+            for _ in range(n):
+                rows = [quiet_room(s, self.now_ms) for s in DEVICES if not (silent and s == "dev-1")]
+                rows = [(s, m, t, v + lift * (s == "dev-1")) for s, m, t, v in rows]
+                self.box.load(rows)
+                self.number += 1
+                self.stopped.t_ms = max(self.stopped.t_ms, self.now_ms - 700)
+                await worker.tick()
+                assert await worker.delivery.deliver_all()
+            worker.save()
+
+    def open_alerts(self) -> int:
+        """Alerts that are active on the platform."""
+        return sum(alert["is_alert_active"] for alert in self.box.alerts())
+
+
+def play(stopped: FakeClock, body) -> House:
+    """Run ``body`` in a house with a quiet past; the detector is the plain one, which has no windows."""
+    stopped.t_ms = START_MS + 200
+    with Sandbox(Settings(), now_ms=lambda: stopped.t_ms) as box:
+        box.load([quiet_room(s, START_MS - 1000 * k) for s in DEVICES for k in range(70, 0, -1)])
+
+        async def inside() -> House:
+            house = House(stopped, box)
+            async with Client(Endpoints(*[box.url] * 3), box.key) as client:
+                await client.create_monitor({"source_id": "dev-1", **MONITOR})
+            await body(house)
+            house.store.close()
+            return house
+
+        return asyncio.run(inside())
+
+
+PLAIN = {"detect__detector": "zscore", "fleet__enabled": "false"}
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"detect__window": "400"},
+        {"series": '[{"metrics": ["temperature"], "exclude_sources": ["dev-1"]}]'},
+        {"series": '[{"metrics": ["humidity"]}]'},
+    ],
+    ids=["other settings", "source excluded", "metric not wanted"],
+)
+def test_an_alert_left_open_is_closed_after_the_next_start(stopped: FakeClock, after: dict[str, str]) -> None:
+    """A worker ends in the middle of an anomaly; the next one, under settings by which that series has no
+    score, or is not even wanted, posts zeros with its samples until the platform has resolved the alert, and
+    then no more."""
+
+    async def body(house: House) -> None:
+        await house.live(config(**PLAIN), 6)
+        await house.live(config(**PLAIN), 6, lift=8.0)
+        assert house.open_alerts() == 1
+        assert house.store.alerts().keys() == {(DEVICES.index("dev-1"), Kind.ZSCORE)}
+        changed = config(**(PLAIN | {"poll__history": "1m", "detect__min_points": "150"} | after))
+        await house.live(changed, 60)
+        assert house.open_alerts() == 0
+        assert house.store.alerts() == {}
+        posted = [r for r in house.box.rows("dev-1", "temperature.zscore") if r.t_ms >= START_MS + 12_000]
+        assert 2 <= len(posted) <= 40
+        assert {row.value for row in posted} == {0.0}
+
+    play(stopped, body)
+
+
+def test_a_silent_device_gets_no_zeros(stopped: FakeClock) -> None:
+    """While the device is away its alert stays open; nothing of ours pretends that it is alive."""
+
+    async def body(house: House) -> None:
+        await house.live(config(**PLAIN), 6)
+        await house.live(config(**PLAIN), 6, lift=8.0)
+        excluded = PLAIN | {"series": '[{"metrics": ["temperature"], "exclude_sources": ["dev-1"]}]'}
+        before = len(house.box.rows("dev-1"))
+        await house.live(config(**excluded), 50, silent=True)
+        assert len(house.box.rows("dev-1")) == before
+        assert house.open_alerts() == 1
+        await house.live(config(**excluded), 90)
+        assert house.open_alerts() == 0
+
+    play(stopped, body)
+
+
+def test_the_alerts_of_a_series_that_is_scored_close_by_themselves(stopped: FakeClock) -> None:
+    """No zero is posted but for samples, one each, and the debt is paid when the platform resolves."""
+
+    async def body(house: House) -> None:
+        await house.live(config(**PLAIN), 6)
+        await house.live(config(**PLAIN), 6, lift=8.0)
+        await house.live(config(**PLAIN), 60)
+        assert house.open_alerts() == 0
+        assert house.store.alerts() == {}
+        times = [row.t_ms for row in house.box.rows("dev-1", "temperature.zscore")]
+        assert times == sorted(set(times))
+
+    play(stopped, body)
