@@ -129,6 +129,10 @@ class State:
             row = lane.admit(series, self.table.keys[series])
             self.rule_of[series], self.row_of[series], self.compared[series] = rule, row, lane.compared[row]
 
+    def retire(self, series: int) -> None:
+        """Score ``series`` no more; its row stays, as the others' numbers depend on it."""
+        self.rule_of[series], self.compared[series] = -1, False
+
     @property
     def held(self) -> int:
         """How many points and rows wait for stragglers: time alone lets them go."""

@@ -150,6 +150,8 @@ class Running:
             was = int(self.state.rule_of[index]) if index < len(self.state.rule_of) else -1
             if was >= 0 and rule is not None and rule != was:
                 raise ValueError(f"{key.source}/{key.metric} is under another rule now")
+            if was >= 0 and rule is None:
+                self.state.retire(index)
             wanted = self.wants(key)
             self.cursors.selected[index] = wanted and not self.policy.is_score(key)
             if wanted and (not self.state.knows(index) or (was < 0 and rule is not None)):

@@ -27,8 +27,8 @@ def batch(*points: tuple[int, Kind, int, float]) -> Derived:
 
 
 def test_a_breach_is_a_debt_and_two_calm_deliveries_pay_it() -> None:
-    """Values inside the bound count by when they were accepted: two in one delivery are one, and two less than
-    the platform's time apart do not close."""
+    """Values inside the bound count by when they were accepted: two in one delivery are one, and two that are
+    too close together do not close."""
     debts: dict[tuple[int, int], Debt] = {}
     changes = delivered(batch((4, Kind.ZSCORE, T, 0.0), (4, Kind.ZSCORE, T + 1, 3.5)), T + 10, debts)
     assert changes == AlertChanges({(4, 0): Debt(T + 1, None)}, [])

@@ -68,7 +68,7 @@ def test_scores_of_old_samples_are_not_posted(stopped: FakeClock) -> None:
 
 
 def test_old_scores_go_on_record_after_all_others(stopped: FakeClock) -> None:
-    """Under a name that nobody watches, once each, and behind what somebody waits for, also after a restart."""
+    """Under a name that nobody watches, once each, behind what somebody waits for, also after a restart."""
     yard = Yard(stopped, age_ms_max=120_000)
     old = yard.fill(10, age_ms=300_000)
     new = yard.fill(10)
