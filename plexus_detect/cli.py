@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +66,21 @@ def run(config_paths: tuple[Path, ...], *, once: bool) -> None:
 
 async def _run(config: Config, store: Store, *, once: bool) -> int:
     """The exit code of a worker that ran to its end or to a signal."""
+    from plexus_detect.outside import Outside
     from plexus_detect.worker import open_worker
 
     stop = asyncio.Event()
     caught = _catch_signals(stop)
-    async with client_of(config) as client:
-        opening = asyncio.ensure_future(open_worker(config, client, store))
+    outside = Outside(config, stop)
+    async with nullcontext() if once else outside, client_of(config) as client:
+        opening = asyncio.ensure_future(
+            open_worker(config, client, store, outside.meters.absorb, vitals=outside.vitals)
+        )
         if not await _unless_stopped(opening, stop):
             return caught[0]
         worker = opening.result()
         if not once:
+            outside.ready(client, worker.budget)
             await worker.run(stop)
             return caught[0]
         report = await worker.once(stop)

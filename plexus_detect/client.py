@@ -165,6 +165,17 @@ class Client:
         """``GET {api}/v1/sources/{slug}/metrics``: every name ever stored of one source."""
         return await self._get(f"{self._api}/v1/sources/{quote(slug, safe='')}/metrics")
 
+    async def raw_rows(self, slug: str, params: dict[str, str]) -> bytes:
+        """``GET {api}/v1/sources/{slug}/metrics/query`` with the parameters of ``wire.raw_params``.
+
+        Another service over the same store: unlike the app it says when the store fails (contract section 9).
+        """
+        return await self._get(f"{self._api}/v1/sources/{quote(slug, safe='')}/metrics/query", params)
+
+    async def ping(self) -> bytes:
+        """``GET {app}/api/ping``: whether the platform's loops run; a TransientError when one is stale."""
+        return await self._get(f"{self._app}/api/ping")
+
     async def monitors(self) -> bytes:
         """``GET {app}/api/monitors``: every monitor."""
         return await self._get(f"{self._app}/api/monitors")

@@ -104,9 +104,9 @@ class Cursors:
     read (-1: cold); ``cadence_ms`` typical distance of samples (0: unknown); ``selected`` whether we score
     it. ``seen`` holds sorted keys (series, time) of recent samples with the value taken of each, to tell a
     late or revised point from a repeat; ``other`` the keys of further values, and ``floor_ms`` says how far
-    back that memory reaches. ``late_n`` and ``revised_n`` count since the series is known. ``heard_ms`` is
-    the server's time of the last answer with a new sample; a series that is behind and silent is asked for
-    again at ``ask_ms``.
+    back that memory reaches. ``late_n`` and ``revised_n`` count since the series is known; one that has
+    vanished is ``expired``. ``heard_ms`` is the server's time of the last answer with a new sample; a series
+    that is behind and silent is asked for again at ``ask_ms``.
     """
 
     last_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -116,6 +116,7 @@ class Cursors:
     selected: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     heard_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     ask_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    expired: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     late_n: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     revised_n: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     seen: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -140,7 +141,8 @@ class Cursors:
         n = len(columns["last_ms"])
         for name in (*_KEPT, *_PASSING):
             # A snapshot of version 0.3 counted nothing.
-            setattr(self, name, columns[name].copy() if name in columns else np.zeros(n, np.int64))
+            blank = np.zeros(n, getattr(self, name).dtype)
+            setattr(self, name, columns[name].copy() if name in columns else blank)
         self.selected = np.zeros(n, np.bool_)
         for name in _MEMORY:
             held = columns.get(name)
@@ -150,7 +152,7 @@ class Cursors:
 
 
 # Columns that a snapshot keeps, those that a start makes anew, and the memory of recent samples.
-_KEPT = ("last_ms", "covered_ms", "floor_ms", "cadence_ms", "late_n", "revised_n")
+_KEPT = ("last_ms", "covered_ms", "floor_ms", "cadence_ms", "late_n", "revised_n", "expired")
 _PASSING = ("selected", "heard_ms", "ask_ms")
 _MEMORY = ("seen", "seen_value", "other", "other_value")
 

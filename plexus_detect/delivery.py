@@ -112,7 +112,7 @@ class Delivery:
 
     def _note(self, error: ApiError | ContractError, waiting: int) -> None:
         self._failures += 1
-        self.report.errors += 1
+        self.report.failed(str(error), clock.monotonic_s())
         asked_s = error.retry_after_s if isinstance(error, TransientError) else None
         self._asked_wait_s = min(asked_s or 0.0, self._params.asked_wait_s_max)
         event(log, logging.WARNING, "delivery_failed", err=str(error), waiting=waiting)
@@ -176,8 +176,7 @@ class Delivery:
             if not error.maybe_applied:
                 self._store.settle(parcel_id, derived)
             raise
-        self.report.posts += 1
-        self.report.posted += accepted
+        self.report.accepted(accepted, (self._now_ms() - derived.t_ms) / 1000)
         if not outbox.judge(len(derived), accepted).settled:
             raise TransientError(
                 f"the gateway took {accepted} of {len(derived)} points; which ones will be read back"

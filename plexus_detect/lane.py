@@ -96,6 +96,10 @@ class Policy:
         return f"{rules} | {self.limits} {self.cohorts} {self.rest} {self.alerts_per_day}{groups}"
 
 
+# Columns of a fleet that say where a row belongs.
+_PLACES = frozenset({"group", "place"})
+
+
 def _matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
@@ -168,9 +172,19 @@ class Lane:
         self._compared = np.zeros(0, np.bool_)
         self.group_of: dict[tuple[int | None, str], int] = {}
         self.first_of: dict[int, int] = {}
+        self.free: list[int] = []
 
     def admit(self, series: int, key: SeriesKey) -> int:
-        """The row newly given to ``series``; the sources of one metric and cohort are one fleet."""
+        """The row given to ``series``; the sources of one metric and cohort are one fleet.
+
+        A row that is free is used again, but not in another fleet: there rows have their place for good.
+        """
+        row = self._free_row(key)
+        if row is not None:
+            self.free.remove(row)
+            self.members[row] = series
+            self.limits.put(row, self.policy.limits_of(key.metric))
+            return row
         row = len(self.members)
         if row == len(self.line.episodes):
             room = max(16, 2 * row)
@@ -178,17 +192,40 @@ class Lane:
                 bank.grow(room)
         self.members.append(series)
         self.limits.put(row, self.policy.limits_of(key.metric))
-        cohort = self.policy.cohort_of(key.source)
+        cohort, group = self._group(key)
         self.compared.append(self.fleet is not None and cohort is not None)
         if self.fleet is not None:
             # Who is compared with none has a row all the same: the fleet's rows are those of the lane.
-            group = (cohort, key.metric if cohort is not None else "")
             number = self.group_of.setdefault(group, len(self.group_of))
             self.fleet.join(number)
             self.first_of.setdefault(number, series)
             if self.fleet_events is not None and cohort is not None:
                 self.fleet_events.put(row, number)
         return row
+
+    def _group(self, key: SeriesKey) -> tuple[int | None, tuple[int | None, str]]:
+        """The cohort of a series, and what names its fleet."""
+        cohort = self.policy.cohort_of(key.source)
+        return cohort, (cohort, key.metric if cohort is not None else "")
+
+    def _free_row(self, key: SeriesKey) -> int | None:
+        if self.fleet is None or not self.free:
+            return self.free[0] if self.free else None
+        number = self.group_of.get(self._group(key)[1])
+        return next((row for row in self.free if self.fleet.group[row] == number), None)
+
+    def release(self, rows: Sequence[int]) -> None:
+        """Forget what is known of these rows; they are free for other series."""
+        blank = Lane(self.rule, self.policy)
+        blank.admit(0, SeriesKey("", ""))
+        for name, part in self.parts().items():
+            held, fresh = dict(part.dump()), blank.parts()[name].dump()
+            for column in held.keys() - _PLACES:
+                if not column.startswith("of_group."):
+                    held[column] = held[column].copy()
+                    held[column][list(rows)] = fresh[column][0]
+            part.load(held)
+        self.free += rows
 
     def score(self, points: Points, share_per_day: F64) -> Scores:
         """The scores of points against the past of their own series."""

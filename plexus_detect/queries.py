@@ -24,13 +24,23 @@ BEHIND_MAX = 50
 METRICS_CHARS_MAX = 4_000
 
 
-def next_queries(cursors: Cursors, keys: Sequence[SeriesKey], now_ms: int, params: PollParams) -> list[Query]:
-    """The requests that bring every selected series up to now: few and wide.
+def next_queries(
+    cursors: Cursors,
+    keys: Sequence[SeriesKey],
+    now_ms: int,
+    params: PollParams,
+    busy: Sequence[I64] = (),
+) -> list[Query]:
+    """The requests that bring every selected series up to now, but for those that are ``busy``: few and wide.
 
     Cold series get a query for their newest history; series near the newest frontier share one; series
     that fell behind are asked for on their own, so that they do not make the wide query read far back.
     """
-    chosen = np.flatnonzero(cursors.selected)
+    free = cursors.selected
+    if busy:
+        free = free.copy()
+        free[np.concatenate(busy)] = False
+    chosen = np.flatnonzero(free)
     cold = chosen[(cursors.covered_ms[chosen] < 0) & (cursors.ask_ms[chosen] <= now_ms)]
     warm = chosen[cursors.covered_ms[chosen] >= 0]
     planner = _Planner(cursors, keys, params, now_ms)

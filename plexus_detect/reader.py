@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from plexus_detect.client import Client
 from plexus_detect.cursor import PollParams, Query
 from plexus_detect.errors import ApiError, ContractError, RejectedError, TransientError
 from plexus_detect.retry import retried
-from plexus_detect.series import Points, SeriesTable
+from plexus_detect.series import I64, Points, SeriesTable
 
 # Sources asked for their metric names one by one in a round of discovery, when the summary lacks them.
 LOOKUPS_MAX = 50
@@ -47,7 +48,8 @@ class Answer:
 
 
 class Reader:
-    """Asks the platform, at most ``concurrency`` requests at once.
+    """Asks the platform, at most ``concurrency`` requests at once, one less of single sources: those may be
+    slow, and must not stand in the way of the request for all.
 
     ``requests`` counts telemetry requests. ``skew_ms`` is how far the platform's clock is ahead of ours: 0
     unless an answer proved that the two differ, since the time of a request lies between its two ends.
@@ -58,6 +60,8 @@ class Reader:
         self._table = table
         self._poll = poll
         self._gate = asyncio.Semaphore(concurrency)
+        self._narrow = asyncio.Semaphore(max(1, concurrency - 1))
+        self._under_way: dict[asyncio.Task[Answer], Query] = {}
         self._looked_up: set[str] = set()
         self.requests = 0
         self.skew_ms = 0
@@ -67,9 +71,33 @@ class Reader:
         """The platform's wall clock, as well as we know it."""
         return clock.now_ms() + self.skew_ms
 
-    async def read(self, asked: Iterable[Query]) -> list[Answer]:
-        """The answers in the order of the queries; a query that failed carries its error."""
-        return list(await asyncio.gather(*(self._answer(query) for query in asked)))
+    @property
+    def busy(self) -> list[I64]:
+        """The series that are asked for already, one array a query."""
+        return [query.series for query in self._under_way.values()]
+
+    async def read(self, asked: Iterable[Query], patience_s: float | None = None) -> list[Answer]:
+        """The answers that came within ``patience_s`` (None: all), in the order in which they were asked;
+        a query that failed carries its error. What is slower goes on and comes with a later call.
+        """
+        for query in asked:
+            self._under_way[asyncio.ensure_future(self._answer(query))] = query
+        if self._under_way:
+            try:
+                await asyncio.wait(self._under_way, timeout=patience_s)
+            except asyncio.CancelledError:
+                self.close()
+                raise
+        done = [task for task in self._under_way if task.done()]
+        for task in done:
+            del self._under_way[task]
+        return [task.result() for task in done]
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        self._under_way.clear()
 
     async def check(self) -> None:
         """Ask for nothing much: the key may read, the address is right, the clocks are compared."""
@@ -95,7 +123,7 @@ class Reader:
             sent_ms = clock.now_ms()
             return await self._client.telemetry(params)
 
-        async with self._gate:
+        async with self._narrow if query.source is not None else contextlib.nullcontext(), self._gate:
             body = await retried(ask, budget=self.budget)
         page = wire.decode_telemetry(body, self._table)
         if query.to_ms is None and page.to_ms is not None:

@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any
 
 from plexus_detect.cursor import Advance
 from plexus_detect.evaluate import Evaluation, Event
-from plexus_detect.series import Reason
+from plexus_detect.histogram import Histogram
+from plexus_detect.series import F64, Reason
+
+# From the time of a sample to the score of it being accepted, seconds.
+SCORED_BOUNDS_S = (0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where all series stand: watched series by what they do, open episodes by what they are against, and
+    how far behind the reading is for the series that is furthest behind of those that are not silent."""
+
+    series: Mapping[str, int]
+    episodes: Mapping[str, int]
+    cursor_age_ms: int | None
+
+
+class Verdict(StrEnum):
+    """What a tick says of the platform: it is well, no device sends, it is ill, or it refuses the key."""
+
+    OK = "ok"
+    NO_DATA = "no_data"
+    PLATFORM_ILL = "platform_ill"
+    KEY_TROUBLE = "key_trouble"
 
 
 @dataclass
 class TickReport:
-    """One poll cycle. Counts are of this tick; ``lag_ms`` is the age of the newest sample at its end."""
+    """One poll cycle. Counts are of this tick; ``lag_ms`` is the age of the newest sample at its end,
+    ``under_way`` how many slow queries it did not wait for."""
 
     tick: int = 0
     now_ms: int = 0
     dur_ms: int = 0
+    verdict: Verdict = Verdict.OK
+    fetch_ms: float = 0.0
+    score_ms: float = 0.0
+    commit_ms: float = 0.0
     requests: int = 0
+    answers: int = 0
+    under_way: int = 0
     rows: int = 0
     points: int = 0
     late: int = 0
@@ -39,10 +71,12 @@ class TickReport:
     cut_off: int = 0
     lag_ms: int | None = None
     outbox: int = 0
+    dropped: int = 0
     opened: int = 0
     closed: int = 0
     errors: list[str] = field(default_factory=list)
     events: tuple[Event, ...] = ()
+    standing: Standing | None = None
 
     def absorb(self, taken: Advance, evaluation: Evaluation) -> None:
         """Add what the answers brought and what came of it."""
@@ -64,19 +98,28 @@ class TickReport:
             self.lag_ms = self.now_ms - int(taken.points.t_ms.max())
 
     @property
+    def ok(self) -> bool:
+        """True when everything that was asked was answered; devices may have sent nothing."""
+        return not self.errors and (self.answers > 0 or not self.under_way)
+
+    @property
     def failed(self) -> bool:
         """True when at least one query of the tick failed."""
         return bool(self.errors)
 
     def counts(self) -> dict[str, Any]:
         """Every number by name, for the log line."""
-        skip = ("errors", "events")
+        skip = ("errors", "events", "standing")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
 
 
 @dataclass
 class DeliveryReport:
-    """Totals of the delivery loop since the start."""
+    """Totals of the delivery loop since the start.
+
+    ``failing_since_s``: since when (monotonic clock) no post was accepted and some failed; ``error``: why the
+    last one did. ``event_to_score``: from the time of each sample to the post of its score being accepted.
+    """
 
     posts: int = 0
     posted: int = 0
@@ -87,3 +130,20 @@ class DeliveryReport:
     resent: int = 0
     rejected: int = 0
     errors: int = 0
+    failing_since_s: float | None = None
+    error: str = ""
+    event_to_score: Histogram = field(default_factory=lambda: Histogram(SCORED_BOUNDS_S))
+
+    def failed(self, error: str, now_s: float) -> None:
+        """An attempt came to nothing."""
+        self.errors += 1
+        self.error = error
+        if self.failing_since_s is None:
+            self.failing_since_s = now_s
+
+    def accepted(self, points: int, age_s: F64) -> None:
+        """A post was accepted: so many points of a batch whose samples were so old."""
+        self.posts += 1
+        self.posted += points
+        self.event_to_score.add(age_s)
+        self.failing_since_s, self.error = None, ""

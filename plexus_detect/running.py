@@ -24,16 +24,24 @@ class Running:
     """The series table, the cursors and the state of the detectors, kept in step with each other.
 
     ``rule_for(source, metric)`` gives the index of the rule that scores a series, or None. A policy with
-    groups needs a ``trainer``.
+    groups needs a ``trainer``. At most ``series_max`` series are watched, which bounds memory; those that are
+    too many are ``refused``.
     """
 
     def __init__(
-        self, policy: Policy, poll: PollParams, rule_for: RuleFor, trainer: Trainer | None = None
+        self,
+        policy: Policy,
+        poll: PollParams,
+        rule_for: RuleFor,
+        trainer: Trainer | None = None,
+        series_max: int = 1 << 62,
     ) -> None:
         self.policy = policy
         self.poll = poll
         self.rule_for = rule_for
         self.trainer = trainer
+        self.series_max = series_max
+        self.refused: set[int] = set()
         self.table = SeriesTable()
         self.cursors = Cursors()
         self.state = State(self.table, policy, trainer=trainer)
@@ -61,12 +69,49 @@ class Running:
         if series >= len(self.cursors):
             self.cursors.grow(max(64, 2 * len(self.cursors), series + 1))
         key = self.table.keys[series]
-        if not self.wants(key):
+        if not self.wants(key) or self._full(series):
             return series, key, None
         self.cursors.selected[series] = not self.policy.is_score(key)
         self.state.admit(series, self._rule(key), emit_from_ms)
         self._name_groups(key)
         return series, key, emit_from_ms
+
+    def _full(self, series: int) -> bool:
+        """Whether there is no room for another series, which then is refused."""
+        full = self.series_count() >= self.series_max
+        if full:
+            self.refused.add(series)
+        return full
+
+    def wake(self, met: Sequence[int], emit_from_ms: int) -> int:
+        """Watch series of ``met`` again that had expired or were refused, while there is room; how many."""
+        n = 0
+        for series in met:
+            expired = series < len(self.cursors) and bool(self.cursors.expired[series])
+            if (expired or series in self.refused) and self.series_count() < self.series_max:
+                self.refused.discard(series)
+                if expired:
+                    self.cursors.expired[series] = False
+                    self.cursors.covered_ms[series] = -1
+                n += self._admit(series, emit_from_ms)[2] is not None
+        return n
+
+    def expire(self, before_ms: int) -> int:
+        """Forget the watched series without a sample since ``before_ms``; returns how many.
+
+        Their rows are free for others; a series that is back is woken and warms up anew.
+        """
+        n = len(self.table)
+        newest = self.cursors.last_ms[:n].copy()
+        emit_from = self.state.emit_from_ms[:n]
+        newest[: len(emit_from)] = np.maximum(newest[: len(emit_from)], emit_from)
+        gone = np.flatnonzero(self.cursors.selected[:n] & (newest < before_ms)).tolist()
+        gone = [series for series in gone if series not in self.closers]
+        if gone:
+            self.cursors.selected[gone] = False
+            self.cursors.expired[gone] = True
+            self.state.release(gone)
+        return len(gone)
 
     def wants(self, key: SeriesKey) -> bool:
         """Whether a series is scored by a rule, joined for a group, or the name of a group's scores."""
@@ -81,9 +126,9 @@ class Running:
         for group in self.policy.groups_of(key):
             self.table.add(key.source, group.name)
 
-    def queries(self, now_ms: int) -> list[Query]:
-        """The requests that bring every selected series up to ``now_ms``."""
-        return queries.next_queries(self.cursors, self.table.keys, now_ms, self.poll)
+    def queries(self, now_ms: int, busy: Sequence[I64] = ()) -> list[Query]:
+        """The requests that bring every selected series up to ``now_ms``, but for those asked for already."""
+        return queries.next_queries(self.cursors, self.table.keys, now_ms, self.poll, busy)
 
     def take(self, answers: Sequence[tuple[Query, Points, int]], now_ms: int) -> tuple[Advance, Evaluation]:
         """Take whole answers (query, rows, server's time): move the cursors, evaluate all that is new."""
@@ -152,7 +197,7 @@ class Running:
                 raise ValueError(f"{key.source}/{key.metric} is under another rule now")
             if was >= 0 and rule is None:
                 self.state.retire(index)
-            wanted = self.wants(key)
+            wanted = self.wants(key) and not self.cursors.expired[index] and not self._full(index)
             self.cursors.selected[index] = wanted and not self.policy.is_score(key)
             if wanted and (not self.state.knows(index) or (was < 0 and rule is not None)):
                 self.state.admit(index, rule, emit_from or 0)

@@ -74,6 +74,14 @@ class SourceRow:
     source_type: str
 
 
+class _RawColumns(msgspec.Struct):
+    timestamp_ms: list[int]
+
+
+class _RawSeries(msgspec.Struct):
+    series: dict[str, _RawColumns]
+
+
 class _Sources(msgspec.Struct):
     sources: list[SourceRow]
 
@@ -94,6 +102,7 @@ _QUERY = msgspec.json.Decoder(_Query)
 _INGEST_REPLY = msgspec.json.Decoder(_IngestReply)
 _FLEET = msgspec.json.Decoder(_Fleet)
 _SOURCES = msgspec.json.Decoder(_Sources)
+_RAW_SERIES = msgspec.json.Decoder(_RawSeries)
 _METRIC_NAMES = msgspec.json.Decoder(list[str])
 _MONITORS = msgspec.json.Decoder(_Monitors)
 _ENCODER = msgspec.json.Encoder()
@@ -287,6 +296,20 @@ def decode_metric_names(body: bytes) -> tuple[str, ...]:
     """All names ever stored of a source (``GET /v1/sources/{id}/metrics``). Errors: ContractError."""
     names: list[str] = _decoded(_METRIC_NAMES, body, "metric names answer")
     return tuple(names)
+
+
+def decode_raw_times(body: bytes) -> list[int]:
+    """The times in ms of all rows of ``GET /v1/sources/{id}/metrics/query`` with raw rows.
+
+    Errors: ContractError.
+    """
+    found = _decoded(_RAW_SERIES, body, "raw rows answer").series
+    return [t_ms for columns in found.values() for t_ms in columns.timestamp_ms]
+
+
+def raw_params(metric: str, from_ms: int, to_ms: int) -> dict[str, str]:
+    """Query parameters of ``GET /v1/sources/{id}/metrics/query`` for raw rows; the end is exclusive."""
+    return {"metrics": metric, "start": _iso(from_ms), "end": _iso(to_ms), "interval": "raw"}
 
 
 def decode_monitors(body: bytes) -> tuple[dict[str, Any], ...]:

@@ -6,20 +6,24 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from plexus_detect import clock, outbox
+from plexus_detect.bucket import RetryBudget
 from plexus_detect.client import Client
 from plexus_detect.config import Config
+from plexus_detect.crosscheck import Crosscheck
 from plexus_detect.cursor import Query
 from plexus_detect.delivery import Delivery, DeliveryParams, Patience
 from plexus_detect.errors import ApiError, AuthError, ContractError
+from plexus_detect.heartbeat import Heartbeat
 from plexus_detect.keeping import Keeping
 from plexus_detect.learn.job import Trainer
 from plexus_detect.logs import event
+from plexus_detect.loops import together
+from plexus_detect.narrator import Narrator
 from plexus_detect.policy import policy_of, poll_params
 from plexus_detect.reader import Answer, Reader
 from plexus_detect.report import TickReport
@@ -27,9 +31,10 @@ from plexus_detect.restore import load_running
 from plexus_detect.retry import retried
 from plexus_detect.running import Running
 from plexus_detect.series import Derived, Kind, Points, SeriesKey, is_own_metric
+from plexus_detect.standing import standing
 from plexus_detect.store import Commit, Store
-from plexus_detect.telling import stamp, told
 from plexus_detect.training.trainer import ProcessTrainer, require
+from plexus_detect.vitals import Vitals, overdue
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +43,12 @@ ONCE_TICKS_MAX = 3
 ONCE_DELIVERIES_MAX = 5
 ONCE_PAUSE_S_MAX = 30.0
 
-# When asked to stop: what is under way may take this long to end by itself, twice (loops, then delivery).
-STOP_S_MAX = 2.0
+# When asked to stop: of the time that there is, this share for what is under way to end by itself, and once
+# more for delivery; the rest is for the last snapshot.
+STOP_SHARE = 0.3
+
+# A tick waits this long for answers, or an interval if that is longer; slower ones are taken by a later one.
+PATIENCE_S_MIN = 2.0
 
 # While there is nothing to watch, new series are looked for at least this often.
 EMPTY_DISCOVERY_MS = 1_000
@@ -55,29 +64,39 @@ class Worker:
         store: Store,
         on_tick: Callable[[TickReport], None] | None = None,
         trainer: Trainer | None = None,
+        vitals: Vitals | None = None,
     ) -> None:
         self._config = config
         self._client = client
         self._store = store
         self._on_tick = on_tick
+        self.vitals = vitals or Vitals(config.poll.interval_ms, config.state.outbox_points_max)
         poll, policy = poll_params(config), policy_of(config)
         self._trainer = ProcessTrainer() if trainer is None and config.detectors else None
         fits = trainer or self._trainer
-        self.running = load_running(store, lambda: Running(policy, poll, config.rule_for, fits))
+        series_max = config.state.series_max
+        self.running = load_running(store, lambda: Running(policy, poll, config.rule_for, fits, series_max))
         table = self.running.table
         self._reader = Reader(client, table, poll, config.plexus.concurrency)
         params = DeliveryParams(config.post.max_alert_age_ms, Kind.ZSCORE_LATE in policy.kinds)
         self.delivery = Delivery(client, store, table.keys, params, self._reader.now_ms)
         self.running.owed = self.delivery.debts
+        self.vitals.delivery = self.delivery.report
+        self._crosscheck = Crosscheck(client)
+        self._heartbeat = Heartbeat(client, config.heartbeat, self._reader.now_ms)
+        self._narrator = Narrator(self.running)
         self.report = TickReport()
         self._unsaved: list[tuple[int, SeriesKey, int | None]] = []
         self._newcomers = 0
-        self._hidden: set[str] = set()
         self._keeping = Keeping(config.models) if config.detectors else None
-        self._failing_ticks = 0
         self._saved_s = clock.monotonic_s()
         self._patience = Patience()
         self._arrived = asyncio.Event()
+
+    @property
+    def budget(self) -> RetryBudget:
+        """How many retries there may be, and were."""
+        return self._reader.budget
 
     # -- finding series
 
@@ -89,9 +108,7 @@ class Worker:
         """
         await self._reader.check()
         await retried(self._client.check_write)
-        for source, metric in self._config.literal_keys():
-            self.running.table.add(source, metric)
-        self._admit()
+        self._meet(self._config.literal_keys())
         try:
             await self.discover()
         except (ApiError, ContractError) as error:
@@ -100,31 +117,56 @@ class Worker:
             event(log, logging.WARNING, "discovery_failed", err=str(error))
 
     async def discover(self) -> None:
-        """Find the series that the platform knows."""
+        """Find the series that the platform knows, and forget those that have vanished."""
         found = await self._reader.discover(self._config.may_select)
-        for source, metric in sorted(found):
-            if not is_own_metric(metric):
-                self.running.table.add(source, metric)
-        self._tell_hidden({pair[1] for pair in found if self.running.policy.is_score(SeriesKey(*pair))})
+        self._narrator.hidden({p[1] for p in found if self.running.policy.is_score(SeriesKey(*p))})
+        self._meet(sorted(pair for pair in found if not is_own_metric(pair[1])))
+        expired = self.running.expire(self._reader.now_ms() - self._config.state.expire_after_ms)
+        self._narrator.series(expired)
+        self.vitals.series_expired += expired
+        self.vitals.series_refused = len(self.running.refused)
+        if expired:
+            # What is forgotten is in no journal: a restart must find it in the snapshot.
+            self.save()
+
+    def _meet(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Take part of series that are there, but for those of our own source."""
+        own = self._config.heartbeat.source
+        met = [self.running.table.add(*pair) for pair in pairs if pair[0] != own]
+        woken = self.running.wake(met, self._since_ms())
         self._admit()
+        if woken:
+            # As with what is forgotten: no journal has it.
+            self.save()
+
+    def _since_ms(self) -> int:
+        return self._reader.now_ms() - self._config.poll.interval_ms
 
     def _admit(self) -> None:
         """A new series' samples are posted from about now on; what is older only warms it up."""
-        new = self.running.admit_new(self._reader.now_ms() - self._config.poll.interval_ms)
+        new = self.running.admit_new(self._since_ms())
         self._newcomers += sum(emit_from is not None for _index, _key, emit_from in new)
         self._unsaved += new
 
     # -- one tick
 
-    async def tick(self) -> TickReport:
+    async def tick(self, patience_s: float | None = None) -> TickReport:
         """Poll every series once, score what is new and record it; failures of queries are in the report.
 
-        Raises StoreError, and AuthError when the key is refused for minutes.
+        What takes longer than ``patience_s`` (None: whatever it takes) is left to a later tick, so that a
+        slow answer delays its own series only. Raises StoreError, and AuthError when the key is refused for
+        minutes.
         """
         began = clock.monotonic_s()
         report = TickReport(tick=self.report.tick + 1, now_ms=self._reader.now_ms())
         requests, self._newcomers = self._reader.requests, 0
-        answers = await self._reader.read(self.running.queries(report.now_ms))
+        asked = self.running.queries(report.now_ms, self._reader.busy)
+        answers = await self._reader.read(asked, patience_s)
+        report.verdict = await self._crosscheck.verdict(
+            answers, self.running.cursors, self.running.table.keys
+        )
+        report.fetch_ms = _ms_since(began)
+        report.answers, report.under_way = len(answers), len(self._reader.busy)
         self._check_auth(answers)
         self._take(answers, report)
         if (clock.monotonic_s() - self._saved_s) * 1000 >= self._config.state.snapshot_interval_ms:
@@ -132,7 +174,9 @@ class Worker:
         report.requests = self._reader.requests - requests
         report.series = self.running.series_count()
         report.outbox = self._store.outbox_points()
-        report.dur_ms = round((clock.monotonic_s() - began) * 1000)
+        report.standing = standing(self.running, report.now_ms)
+        report.dur_ms = round(_ms_since(began))
+        self.vitals.ticked(report, clock.monotonic_s(), clock.now_ms())
         self._tell(report)
         self.report = report
         return report
@@ -147,19 +191,22 @@ class Worker:
             report.rows += len(answer.points)
             report.cut_off += answer.cut_off and not answer.query.cold
             whole.append((answer.query, answer.points, answer.to_ms))
-        self._tell_gaps(whole)
+        self._narrator.gaps(whole)
         self._admit()
         report.now_ms = self._reader.now_ms()
-        held = self.running.state.held
+        held, scoring_s = self.running.state.held, clock.monotonic_s()
         taken, evaluation = self.running.take(whole, report.now_ms)
         report.absorb(taken, evaluation)
+        report.score_ms = _ms_since(scoring_s)
         # Time alone moves fleets and cohorts: what waited for stragglers is scored although nothing new came.
         moved = len(taken.points) or self.running.state.held != held
         if moved or self._unsaved:
             batches = outbox.pack(evaluation.derived, self._config.post.batch_points_max)
             tally = {"points": len(taken.points), "late": report.late, "revised": report.revised}
+            committing_s = clock.monotonic_s()
             self._commit(report.now_ms, taken.points, batches, tally)
-            self._bound_outbox()
+            report.dropped = self._bound_outbox()
+            report.commit_ms = _ms_since(committing_s)
             self._arrived.set()
 
     def _commit(
@@ -169,12 +216,12 @@ class Worker:
         self._store.commit(Commit(now_ms, points, covered, batches, self._unsaved, tally))
         self._unsaved = []
 
-    def _bound_outbox(self) -> None:
+    def _bound_outbox(self) -> int:
         gone = self._store.drop_oldest(self._config.state.outbox_points_max)
-        if gone is not None:
-            since, till = stamp(gone.since_ms), stamp(gone.till_ms)
-            what = {"dropped": gone.points, "series": gone.series}
-            event(log, logging.ERROR, "outbox_full", exc_info=None, **what, since=since, till=till)
+        if gone is None:
+            return 0
+        self._narrator.dropped(gone)
+        return gone.points
 
     def _check_auth(self, answers: list[Answer]) -> None:
         """Bear with refusals for a while; after that, raise one."""
@@ -191,55 +238,15 @@ class Worker:
             # A snapshot needs its series stored. No time has passed for the detectors: hence 0.
             self._commit(0, Points.empty(), (), {})
         self._store.save_snapshot(clock.now_ms(), self.running.fingerprint(), self.running.dump())
-        self._saved_s = clock.monotonic_s()
-
-    # -- telling
+        self._saved_s, self.vitals.saved_ms = clock.monotonic_s(), clock.now_ms()
 
     def _tell(self, report: TickReport) -> None:
-        for happened in report.events:
-            key = self.running.table.keys[happened.series]
-            event(log, logging.WARNING, f"anomaly_{happened.what}", **told(happened, key))
-        self._tell_failures(report.errors)
         if self._keeping is not None and self._keeping.step(self.running.state.groups):
             # What was taken is in no journal: a restart must find it in the snapshot.
             self.save()
-        event(log, logging.INFO, "tick", **report.counts())
+        self._narrator.tick(report)
         if self._on_tick is not None:
             self._on_tick(report)
-
-    def _tell_failures(self, errors: Sequence[str]) -> None:
-        """One line for all failures of a tick, and while they last only when their number has doubled."""
-        if not errors:
-            if self._failing_ticks:
-                event(log, logging.INFO, "query_recovered", ticks=self._failing_ticks)
-            self._failing_ticks = 0
-            return
-        self._failing_ticks += 1
-        if self._failing_ticks.bit_count() == 1:
-            event(
-                log,
-                logging.WARNING,
-                "query_failed",
-                err=errors[0],
-                queries=len(errors),
-                ticks=self._failing_ticks,
-            )
-
-    def _tell_hidden(self, metrics: set[str]) -> None:
-        """A metric that devices send under the name of a group is not read: say so once."""
-        for metric in sorted(metrics - self._hidden):
-            event(log, logging.WARNING, "metric_hidden", metric=metric, by=f"detectors: {metric}")
-        self._hidden |= metrics
-
-    def _tell_gaps(self, answers: Sequence[tuple[Query, Points, int]]) -> None:
-        """After an outage longer than poll.catchup_max some of the past is never read: say so."""
-        for query, points, _to_ms in answers:
-            covered = self.running.cursors.covered_ms[query.series]
-            gone = (covered >= 0) & (covered < query.from_ms)
-            if len(points) and gone.any():
-                since = stamp(int(covered[gone].min()))
-                till = stamp(query.from_ms)
-                event(log, logging.WARNING, "gap_skipped", series=int(gone.sum()), since=since, till=till)
 
     # -- running
 
@@ -250,18 +257,26 @@ class Worker:
         """
         if self._trainer is not None:
             self._trainer.warm()
+        loops = [self._poll_loop(stop), self._deliver_loop(stop), self._discover_loop(stop)]
+        if self._config.heartbeat.enabled:
+            loops.append(self._beat_loop(stop))
         try:
-            await _together(stop, self._poll_loop(stop), self._deliver_loop(stop), self._discover_loop(stop))
+            await together(stop, self._stop_s, *loops)
             # What is cut short here is read back by the next start.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S_MAX):
+                async with asyncio.timeout(self._stop_s):
                     await self.delivery.deliver_all()
             self.save()
         finally:
             self.close()
 
+    @property
+    def _stop_s(self) -> float:
+        return STOP_SHARE * self._config.health.stop_within_ms / 1000
+
     def close(self) -> None:
-        """End the process that fits models; a fit under way is asked for again by the next start."""
+        """Give up what is under way, and end the process that fits models: the next start asks again."""
+        self._reader.close()
         if self._trainer is not None:
             self._trainer.close()
 
@@ -269,7 +284,7 @@ class Worker:
         """Poll until everything that is visible is read, deliver it, save: the form for cron."""
         stop = stop or asyncio.Event()
         try:
-            await _together(stop, self._once(stop))
+            await together(stop, self._stop_s, self._once(stop))
             self.save()
         finally:
             self.close()
@@ -287,13 +302,16 @@ class Worker:
             if (pause_s := self.delivery.pause_s()) > ONCE_PAUSE_S_MAX:
                 break
             await clock.wait_s(stop, pause_s)
+        if self._config.heartbeat.enabled and report.ok and not stop.is_set():
+            await self._heartbeat.beat(report.series)
 
     async def _poll_loop(self, stop: asyncio.Event) -> None:
         interval = self._config.poll.interval_ms
         phase = self._phase_ms(interval)
+        patience_s = max(PATIENCE_S_MIN, interval / 1000)
         try:
             while not stop.is_set():
-                await self.tick()
+                await self.tick(patience_s)
                 wait_ms = interval - (clock.now_ms() - phase) % interval
                 await clock.wait_s(stop, wait_ms / 1000)
         finally:
@@ -308,11 +326,23 @@ class Worker:
     async def _deliver_loop(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             if await self.delivery.deliver_all():
+                self.vitals.outbox_points = 0
                 self._arrived.clear()
                 if not stop.is_set():
                     await self._arrived.wait()
             else:
                 await clock.wait_s(stop, self.delivery.pause_s())
+
+    async def _beat_loop(self, stop: asyncio.Event) -> None:
+        """A sign of life while polls succeed, the first as soon as one has."""
+        interval_s = self._config.heartbeat.interval_ms / 1000
+        while not stop.is_set():
+            wait_s = min(1.0, interval_s)
+            if not overdue(self.vitals, clock.monotonic_s()):
+                await self._heartbeat.beat(self.running.series_count())
+                self.vitals.heartbeat_ms = self._heartbeat.last_ms or None
+                wait_s = interval_s
+            await clock.wait_s(stop, wait_s)
 
     async def _discover_loop(self, stop: asyncio.Event) -> None:
         """Look for new series in a loop of its own: a slow answer to that must not hold up the polls."""
@@ -334,6 +364,7 @@ async def open_worker(
     store: Store,
     on_tick: Callable[[TickReport], None] | None = None,
     trainer: Trainer | None = None,
+    vitals: Vitals | None = None,
 ) -> Worker:
     """A worker with its state loaded, its key checked and its series found; see ``Worker.start``.
 
@@ -341,7 +372,7 @@ async def open_worker(
     """
     if config.detectors and trainer is None:
         require()
-    worker = Worker(config, client, store, on_tick, trainer)
+    worker = Worker(config, client, store, on_tick, trainer, vitals)
     try:
         await worker.start()
     except BaseException:
@@ -350,26 +381,5 @@ async def open_worker(
     return worker
 
 
-async def _together(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) -> None:
-    """Run loops until all have ended; once ``stop`` is set they have STOP_S_MAX to do so by themselves.
-
-    The first error ends them all and is raised, unwrapped.
-    """
-
-    async def end() -> None:
-        await stop.wait()
-        await asyncio.wait(tasks, timeout=STOP_S_MAX)
-        for task in tasks:
-            task.cancel()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(loop) for loop in loops]
-            ender = group.create_task(end())
-            await asyncio.wait(tasks)
-            ender.cancel()
-    except BaseExceptionGroup as failed:
-        first = failed.exceptions[0]
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
+def _ms_since(began_s: float) -> float:
+    return round((clock.monotonic_s() - began_s) * 1000, 1)

@@ -54,6 +54,7 @@ class FakePlatform:
         self.asked: list[dict[str, str]] = []
         self.posted: list[list[dict[str, Any]]] = []
         self.calls: list[str] = []
+        self.made: list[tuple[str, str]] = []
         self.requests = 0
 
     def _next(self, method: str) -> Any:
@@ -115,6 +116,27 @@ class FakePlatform:
             if t_ms > clock.now_ms() - 3_600_000:
                 fleet.setdefault(source, {})[metric] = {"latest": value}
         return json.dumps({"fleet": [{"source_id": s, "metrics": m} for s, m in fleet.items()]}).encode()
+
+    async def raw_rows(self, slug: str, params: dict[str, str]) -> bytes:
+        """GET /v1/sources/{slug}/metrics/query: start inclusive, end exclusive."""
+        told = self._next("raw_rows")
+        if isinstance(told, bytes):
+            return told
+        start, end = _ms(params["start"]), _ms(params["end"])
+        found = [r for r in self.rows if r[:2] == (slug, params["metrics"]) and start <= r[2] < end]
+        columns = {"timestamp_ms": [r[2] for r in found], "value": [r[3] for r in found]}
+        series = {params["metrics"]: columns} if found else {}
+        return json.dumps({"interval": "raw", "series": series, "truncated": False}).encode()
+
+    async def ping(self) -> bytes:
+        """GET /api/ping."""
+        self._next("ping")
+        return b'{"ok":true}'
+
+    async def create_source(self, slug: str, name: str) -> None:
+        """POST /api/sources."""
+        self._next("create_source")
+        self.made.append((slug, name))
 
     async def sources(self) -> bytes:
         """GET /api/sources."""

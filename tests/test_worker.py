@@ -10,9 +10,9 @@ import pytest
 from fake_platform import START_MS, FakeClock, FakePlatform
 from worker_desk import events, history, opened, quick, tick
 
-from plexus_detect import worker as worker_module
 from plexus_detect.errors import AuthError, ContractError, RejectedError, TransientError
 from plexus_detect.store import Store
+from plexus_detect.telling import stamp
 
 pytestmark = pytest.mark.usefixtures("stopped")
 
@@ -211,7 +211,7 @@ def test_an_anomaly_is_told_in_words(stopped: FakeClock, caplog: pytest.LogCaptu
     assert start["source"] == "dev-0"
     assert (start["series"], start["value"]) == ("t.zscore", 29.0)
     assert start["msg"].startswith("t on dev-0 is anomalous: 29, expected 20.")
-    assert start["since"] == worker_module.stamp(START_MS + 2500)
+    assert start["since"] == stamp(START_MS + 2500)
     (end,) = events(caplog, "anomaly_closed")
     assert "is back to normal" in end["msg"]
 

@@ -94,7 +94,7 @@ def test_a_platform_that_hangs_does_not_hold_up_the_end(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop is obeyed in bounded time; a post cut short is read back by the next start, not repeated."""
-    monkeypatch.setattr(worker_module, "STOP_S_MAX", 0.1)
+    monkeypatch.setattr(worker_module, "STOP_SHARE", 0.01)
     platform = Hanging(history(now_ms()), method, 2 if method == "telemetry" else 1)
     platform.rows.append(("dev-0", "t", now_ms(), 20.1))
     store = Store(tmp_path / "s.db")
@@ -119,7 +119,7 @@ def test_a_platform_that_hangs_does_not_hold_up_the_end(
 
 def test_slow_discovery_does_not_hold_up_the_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking for new series has a loop of its own."""
-    monkeypatch.setattr(worker_module, "STOP_S_MAX", 0.1)
+    monkeypatch.setattr(worker_module, "STOP_SHARE", 0.01)
     platform = Hanging(history(now_ms()), "fleet_health", 1)
     worker_config = quick(poll__discovery_interval="1s")
     began = time.monotonic()

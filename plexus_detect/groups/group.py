@@ -127,6 +127,13 @@ class Group:
             self.cell_of = grown(self.cell_of, room, -1)  # type: ignore[assignment]
         self.cell_of[series] = cell
 
+    def release(self, gone: set[int]) -> None:
+        """Forget what was learned of sources none of whose series is left."""
+        for feed in range(0 if self.rule.shared else len(self.feed_of)):
+            members = np.flatnonzero(self.cell_of // self.join.k == feed).tolist()
+            if members and gone.issuperset(members):
+                self.learners[feed] = judge_of(self.rule.learn, self._trainer, self.rule.windowed)
+
     def learner(self, feed: int) -> Judge:
         """The detector that judges a feed."""
         return self.learners[0 if self.rule.shared else feed]
