@@ -24,6 +24,7 @@ from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
 from plexus_detect.options import client_of, config_option, configured
 from plexus_detect.serve.command import serve
+from plexus_detect.state.command import state
 from plexus_detect.train.command import train
 from plexus_detect.train.models import models
 
@@ -242,7 +243,7 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-for command in (backtest, explain, train, models, serve):
+for command in (backtest, explain, train, models, serve, state):
     cli.add_command(command)
 
 

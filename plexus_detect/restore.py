@@ -11,8 +11,8 @@ from plexus_detect import clock
 from plexus_detect.errors import ModelError
 from plexus_detect.logs import event
 from plexus_detect.running import Running
-from plexus_detect.series import I64, SeriesKey
-from plexus_detect.store import Store
+from plexus_detect.series import I64, Points, SeriesKey
+from plexus_detect.store import Store, damaged
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
     rows, added = _stored_series(store, make())
     covered, owed = store.covered_ms(), store.alerts()
     for snapshot in store.snapshots():
+        _drop_damaged(store)
         running = make()
         running.owed = owed
         if snapshot.fingerprint != running.fingerprint():
@@ -35,14 +36,20 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
         except (ValueError, ModelError) as error:
             event(log, logging.WARNING, "state_does_not_fit", err=str(error))
             break
+        except (LookupError, TypeError, AttributeError) as error:
+            # Its checksum holds, and yet it is not what we write: a column is missing, or of another type.
+            event(log, logging.WARNING, "state_does_not_fit", err=f"snapshot: {error!r}")
+            continue
         replayed = 0
         for now_ms, points in store.journal(snapshot.journal_id):
+            _require_known(store, points, len(rows))
             running.replay(points, now_ms)
             replayed += len(points)
         event(log, logging.INFO, "state_loaded", series=running.series_count(), replayed=replayed)
         if added:
             store.save_snapshot(clock.now_ms(), running.fingerprint(), running.dump())
         return running
+    _drop_damaged(store)
     running = make()
     running.owed = owed
     if rows:
@@ -51,6 +58,20 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
         event(log, logging.WARNING, "warming_anew", reason="no snapshot fits the settings")
     store.save_snapshot(clock.now_ms(), running.fingerprint(), running.dump())
     return running
+
+
+def _require_known(store: Store, points: Points, n: int) -> None:
+    """Raise StoreError for points of a series that is not stored."""
+    if len(points) and not 0 <= points.series.min() <= points.series.max() < n:
+        raise damaged(
+            store.path, f"the journal has points of series {points.series.max()}, and {n} are known"
+        )
+
+
+def _drop_damaged(store: Store) -> None:
+    """Say it when a snapshot did not keep its checksum: the disk deserves a look."""
+    if dropped := store.drop_damaged():
+        event(log, logging.WARNING, "snapshot_damaged", snapshots=dropped)
 
 
 def _stored_series(store: Store, running: Running) -> tuple[list[tuple[int, SeriesKey, int | None]], int]:
@@ -72,9 +93,11 @@ def _last_ms(store: Store, n: int) -> I64:
     last = np.full(n, -1, np.int64)
     snapshots = list(store.snapshots())
     # Without a readable snapshot only this is left: nothing newer than what was covered can have been posted.
-    for held in [s.columns["cursors.last_ms"] for s in snapshots] or [store.covered_ms()]:
+    columns = [s.columns["cursors.last_ms"] for s in snapshots if "cursors.last_ms" in s.columns]
+    for held in [c for c in columns if c.dtype == np.int64 and c.ndim == 1] or [store.covered_ms()]:
         held = held[:n]
         last[: len(held)] = np.maximum(last[: len(held)], held)
     for _now_ms, points in store.journal(0):
+        _require_known(store, points, n)
         np.maximum.at(last, points.series, points.t_ms)
     return last

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from plexus_detect.errors import StoreError
 
@@ -41,9 +41,20 @@ def one_sentence(path: str) -> Iterator[None]:
 def damaged(path: str, what: str) -> StoreError:
     """The error for a file whose content is not what we wrote."""
     return StoreError(
-        f"state file {path} is damaged ({what}); restore a copy, or move it away to start "
+        f"state file {path} is damaged ({what}); restore a copy, or move it away with 'state reset' to start "
         "anew: the platform's history warms the detectors up again"
     )
+
+
+T = TypeVar("T")
+
+
+def decoded(path: str, decode: Callable[[bytes], T], body: bytes) -> T:
+    """What ``decode`` makes of a value from the state file ``path``; StoreError when it is none of ours."""
+    try:
+        return decode(body)
+    except (ValueError, TypeError) as error:
+        raise damaged(path, str(error)) from None
 
 
 def make_private(path: str) -> None:
@@ -70,6 +81,14 @@ def sync(path: str) -> None:
             os.close(handle)
 
 
+def size_of(path: str) -> int:
+    """The bytes of a file, 0 if there is none."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
 class Database:
     """A connection to the state file ``path``. Raises StoreError, also after ``close``."""
 
@@ -77,12 +96,27 @@ class Database:
         self.path = path
         self._db: sqlite3.Connection | None = None
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> None:
         """Open the file, and make it if there is none."""
         if self.path != ":memory:":
             make_private(self.path)
         self._db = sqlite3.connect(self.path, isolation_level=None)
-        return self._db
+
+    def connect_to_read(self) -> None:
+        """Open the file beside whoever writes it, and change nothing; it may be on a read-only disk.
+
+        There SQLite cannot make the files that readers and writers meet in, but nobody writes either: unless
+        there is something in the WAL, the file alone is all.
+        """
+        uri = f"{Path(self.path).resolve().as_uri()}?mode=ro"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
+        try:
+            self.execute("SELECT COUNT(*) FROM sqlite_master")
+        except sqlite3.OperationalError:
+            if size_of(f"{self.path}-wal"):
+                raise
+            self.close()
+            self._db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
 
     def close(self) -> None:
         """Close it; a second time is harmless."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +47,26 @@ class Commit:
     batches: Sequence[Derived] = ()
     series: Sequence[tuple[int, SeriesKey, int | None]] = ()
     tally: Mapping[str, int] = field(default_factory=dict)
+
+
+def encode_columns(columns: Columns) -> tuple[bytes, str]:
+    """Running state as it stands in a snapshot, and its checksum."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **dict(columns))
+    blob = buffer.getvalue()
+    return blob, hashlib.sha256(blob).hexdigest()
+
+
+def decode_columns(blob: Any, digest: Any) -> dict[str, npt.NDArray[np.generic]] | None:  # noqa: ANN401
+    """The inverse of ``encode_columns``; None for whatever it did not make."""
+    try:
+        if hashlib.sha256(blob).hexdigest() != digest:
+            return None
+        with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
+    except Exception:  # zipfile and NumPy raise a dozen kinds of errors for bytes that are no archive
+        return None
+    return columns if all(isinstance(column, np.ndarray) for column in columns.values()) else None
 
 
 def encode_points(points: Points) -> bytes:
@@ -95,3 +118,13 @@ def decode_derived(body: bytes) -> Derived:
     return Derived(
         raw["series"].astype(np.int64), raw["kind"].copy(), raw["t_ms"].copy(), raw["value"].copy()
     )
+
+
+def encode_times(t_ms: I64) -> bytes:
+    """A column of times as it stands in the file."""
+    return t_ms.astype("<i8").tobytes()
+
+
+def decode_times(body: bytes) -> I64:
+    """The inverse of ``encode_times``; raises ValueError for bytes that it did not make."""
+    return np.frombuffer(body, "<i8").astype(np.int64)

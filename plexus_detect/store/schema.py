@@ -49,13 +49,23 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
 
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
+# Since this version there are the tables alerts and notes.
+ALERTS_AND_NOTES = 2
+
+
+def require_ours(db: Database) -> bool:
+    """Whether there is anything in the file at all. Raises StoreError when it is another program's."""
+    if not db.value("SELECT COUNT(*) FROM sqlite_master"):
+        return False
+    if db.value("PRAGMA application_id") != APPLICATION_ID:
+        raise StoreError(f"{db.path} is an SQLite file of another program; choose another state.path")
+    return True
+
 
 def version_of(db: Database) -> int | None:
     """The schema of the file, None for an empty one. Raises StoreError when it is not ours, or newer."""
-    if not db.value("SELECT COUNT(*) FROM sqlite_master"):
+    if not require_ours(db):
         return None
-    if db.value("PRAGMA application_id") != APPLICATION_ID:
-        raise StoreError(f"{db.path} is an SQLite file of another program; choose another state.path")
     version = int(db.value("PRAGMA user_version"))
     if version > SCHEMA_VERSION:
         raise StoreError(

@@ -8,23 +8,18 @@ the platform again. Durable against power loss: ``synchronous=FULL`` (sqlite.org
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 import sqlite3
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from plexus_detect.closing import Alert, AlertChanges, Debt
 from plexus_detect.logs import event
 from plexus_detect.series import I64, Derived, Points, SeriesKey
 from plexus_detect.store import schema
-from plexus_detect.store.database import Database, one_sentence
+from plexus_detect.store.database import Database, decoded, one_sentence
 from plexus_detect.store.lock import WorkerLock
 from plexus_detect.store.records import (
     Columns,
@@ -33,10 +28,14 @@ from plexus_detect.store.records import (
     Parcel,
     Snapshot,
     can_wait,
+    decode_columns,
     decode_derived,
     decode_points,
+    decode_times,
+    encode_columns,
     encode_derived,
     encode_points,
+    encode_times,
 )
 
 log = logging.getLogger(__name__)
@@ -49,6 +48,7 @@ class Store:
         self.path = str(path)
         self._lock: WorkerLock | None = None
         self._db = Database(self.path)
+        self._damaged: set[int] = set()
         try:
             with one_sentence(self.path):
                 if self.path != ":memory:":
@@ -100,8 +100,7 @@ class Store:
                 "INSERT INTO series VALUES (?,?,?,?)",
                 [(i, key.source, key.metric, emit_from) for i, key, emit_from in tick.series],
             )
-            coverage = tick.covered_ms.astype("<i8").tobytes()
-            db.execute("INSERT OR REPLACE INTO coverage VALUES (1,?)", (coverage,))
+            db.execute("INSERT OR REPLACE INTO coverage VALUES (1,?)", (encode_times(tick.covered_ms),))
             db.execute("INSERT INTO journal(now_ms, body) VALUES (?,?)", (tick.now_ms, points))
             for batch in tick.batches:
                 self._put(batch)
@@ -117,23 +116,20 @@ class Store:
         """The coverage of the last tick, a column over series; empty before the first."""
         with self._guard():
             row = self._execute("SELECT body FROM coverage").fetchone()
-        return np.frombuffer(row[0] if row else b"", "<i8").astype(np.int64)
+        return decoded(self.path, decode_times, row[0] if row else b"")
 
     def journal(self, after: int) -> Iterator[tuple[int, Points]]:
         """(now_ms, points) of every tick after journal entry ``after``, oldest first."""
         with self._guard():
             rows = self._execute("SELECT now_ms, body FROM journal WHERE id > ? ORDER BY id", (after,))
             for now_ms, body in rows:
-                yield now_ms, decode_points(body)
+                yield now_ms, decoded(self.path, decode_points, body)
 
     # -- snapshots
 
     def save_snapshot(self, created_ms: int, fingerprint: str, columns: Columns) -> None:
         """Keep the running state as of the last tick; the snapshot before it stays as a reserve."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **dict(columns))
-        blob = buffer.getvalue()
-        digest = hashlib.sha256(blob).hexdigest()
+        blob, digest = encode_columns(columns)
         with self._transaction():
             last = self._execute("SELECT seq FROM sqlite_sequence WHERE name='journal'").fetchone()
             self._execute(
@@ -149,17 +145,24 @@ class Store:
         """The kept snapshots whose checksum holds, newest first."""
         with self._guard():
             rows = self._execute(
-                "SELECT journal_id, fingerprint, sha256, body FROM snapshot ORDER BY id DESC"
+                "SELECT id, journal_id, fingerprint, sha256, body FROM snapshot ORDER BY id DESC"
             ).fetchall()
-        for journal_id, fingerprint, digest, blob in rows:
-            if hashlib.sha256(blob).hexdigest() != digest:
-                continue
-            try:
-                with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
-                    columns = {name: archive[name] for name in archive.files}
-            except (ValueError, OSError, zipfile.BadZipFile):
-                continue
-            yield Snapshot(journal_id, fingerprint, columns)
+        for number, journal_id, fingerprint, digest, blob in rows:
+            if (columns := decode_columns(blob, digest)) is None:
+                self._damaged.add(number)
+            else:
+                yield Snapshot(journal_id, fingerprint, columns)
+
+    def drop_damaged(self) -> int:
+        """Remove the snapshots that ``snapshots`` passed over, so that the next ones push out no good one.
+
+        Returns how many there were.
+        """
+        gone, self._damaged = self._damaged, set()
+        if gone:
+            with self._transaction() as db:
+                db.executemany("DELETE FROM snapshot WHERE id=?", [(number,) for number in gone])
+        return len(gone)
 
     # -- outbox
 
@@ -169,7 +172,7 @@ class Store:
             row = self._execute(
                 "SELECT id, sent_ms, body FROM outbox WHERE id > ? ORDER BY late, id LIMIT 1", (after,)
             ).fetchone()
-        return Parcel(row[0], decode_derived(row[2]), row[1]) if row else None
+        return Parcel(row[0], decoded(self.path, decode_derived, row[2]), row[1]) if row else None
 
     def mark_sent(self, parcel_id: int, sent_ms: int) -> None:
         """Record, before the post, that it may now have been stored: a later start must ask first."""
@@ -228,7 +231,9 @@ class Store:
         with self._transaction():
             while excess > 0:
                 row = self._execute("SELECT id, body FROM outbox ORDER BY late DESC, id LIMIT 1").fetchone()
-                dropped.append(decode_derived(row[1]))
+                if row is None:
+                    break
+                dropped.append(decoded(self.path, decode_derived, row[1]))
                 excess -= len(dropped[-1])
                 self._execute("DELETE FROM outbox WHERE id=?", (row[0],))
             self._add_tally({"dropped": sum(map(len, dropped))})

@@ -1,0 +1,1 @@
+"""Commands that look at a state file, copy it and move it away."""
