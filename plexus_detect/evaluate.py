@@ -15,7 +15,7 @@ from plexus_detect.fleet import GroupMove, Verdict
 from plexus_detect.groups import Group
 from plexus_detect.lane import Cohort, Lane, Policy, Rule
 from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, together
-from plexus_detect.state import State, dump, load
+from plexus_detect.memory import State, dump, load
 
 __all__ = ["Cohort", "Evaluation", "Event", "Policy", "Rule", "State", "dump", "evaluate", "load"]
 
