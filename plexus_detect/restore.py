@@ -39,6 +39,7 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
         except (LookupError, TypeError, AttributeError) as error:
             # Its checksum holds, and yet it is not what we write: a column is missing, or of another type.
             event(log, logging.WARNING, "state_does_not_fit", err=f"snapshot: {error!r}")
+            store.distrust(snapshot)
             continue
         replayed = 0
         for now_ms, points in store.journal(snapshot.journal_id):

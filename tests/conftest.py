@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from fake_platform import FakeClock
+from restore_room import Room, run, short
 
 
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The one clock of worker and platform, which moves only when a test or a wait moves it."""
     return FakeClock(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    """The run without a kill; it finds the fault, and so is worth comparing with."""
+    with pytest.MonkeyPatch.context() as patch:
+        room = Room(FakeClock(patch), tmp_path_factory.mktemp("whole") / "s.db", short())
+        asyncio.run(run(room, set()))
+    values = [row[3] for row in room.posted() if row[0] == "dev-1" and row[1] == "temperature.zscore"]
+    assert max(values) > 3
+    assert {row[1] for row in room.posted()} == {
+        f"temperature.{name}" for name in ("zscore", "fleet_zscore", "zscore_raw", "fleet_zscore_raw")
+    }
+    assert room.store is not None
+    room.store.close()
+    return room

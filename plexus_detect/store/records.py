@@ -32,6 +32,7 @@ class Parcel:
 class Snapshot:
     """Running state as it was after journal entry ``journal_id``."""
 
+    id: int
     journal_id: int
     fingerprint: str
     columns: dict[str, npt.NDArray[np.generic]]

@@ -151,7 +151,11 @@ class Store:
             if (columns := decode_columns(blob, digest)) is None:
                 self._damaged.add(number)
             else:
-                yield Snapshot(journal_id, fingerprint, columns)
+                yield Snapshot(number, journal_id, fingerprint, columns)
+
+    def distrust(self, snapshot: Snapshot) -> None:
+        """Count a snapshot among the damaged: its checksum holds, and yet nobody can use it."""
+        self._damaged.add(snapshot.id)
 
     def drop_damaged(self) -> int:
         """Remove the snapshots that ``snapshots`` passed over, so that the next ones push out no good one.
