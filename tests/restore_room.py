@@ -53,11 +53,15 @@ class Room:
         self.store: Store | None = None
         self.worker: Worker | None = None
 
+    def new_store(self) -> Store:
+        """The state file."""
+        return Store(self.path)
+
     async def open(self) -> None:
         """Start a worker over what the file holds; one that runs is dropped as a kill would drop it."""
         if self.store is not None:
             self.store.close()
-        self.store = Store(self.path)
+        self.store = self.new_store()
         self.worker = await open_worker(self.config, self.platform, self.store)  # type: ignore[arg-type]
 
     def measure(self, number: int) -> None:
