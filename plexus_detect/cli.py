@@ -24,7 +24,7 @@ from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
 from plexus_detect.options import client_of, config_option, configured
 from plexus_detect.serve.command import serve
-from plexus_detect.state.command import state
+from plexus_detect.statefile.command import state
 from plexus_detect.train.command import train
 from plexus_detect.train.models import models
 

@@ -28,7 +28,7 @@ def state() -> None:
 def show(config_paths: tuple[Path, ...], output: str) -> None:
     """Print what the state file holds, also while a worker runs; changes nothing."""
     from plexus_detect import clock
-    from plexus_detect.state import words
+    from plexus_detect.statefile import words
     from plexus_detect.store.look import look
 
     config = configured(config_paths)
@@ -62,7 +62,7 @@ def backup(config_paths: tuple[Path, ...], file: Path | None) -> None:
 
     FILE must not exist. Default: beside the state file, with the time in its name.
     """
-    from plexus_detect.state.words import size
+    from plexus_detect.statefile.words import size
     from plexus_detect.store.database import size_of
     from plexus_detect.store.moving import copy, free_name
 
@@ -83,7 +83,7 @@ def reset(config_paths: tuple[Path, ...], *, yes: bool) -> None:
     Refused while a worker runs. The next start warms up from the platform's history.
     """
     from plexus_detect.errors import ConfigError, StoreError
-    from plexus_detect.state import words
+    from plexus_detect.statefile import words
     from plexus_detect.store.look import look
     from plexus_detect.store.moving import move_away, require_movable
 
