@@ -103,6 +103,13 @@ def test_every_exit_code_is_documented() -> None:
     assert codes - {errors.UnsafePlanError.exit_code} <= documented
 
 
+def test_every_example_is_listed() -> None:
+    """Each file or folder of examples/ has its place in the README's table of them."""
+    table = README.partition("`examples/` holds")[2].partition("\n\n`pip install")[0]
+    for path in (ROOT / "examples").iterdir():
+        assert re.search(rf"`{re.escape(path.name)}[`/]", table), path.name
+
+
 def test_variables_are_documented() -> None:
     """The environment variables that the configuration reads stand in the README."""
     for name in (
