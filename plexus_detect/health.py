@@ -51,6 +51,7 @@ class Health(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_port = False
+    request_queue_size = CONNECTIONS_MAX
 
     def __init__(self, listen: str, vitals: Vitals, meters: Meters) -> None:
         host, _, port = listen.rpartition(":")

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 from plexus_detect import clock
 
+# A manager that does not read is waited for so long with what it must not miss, and not at all else.
+PATIENCE_S = 0.5
+
 
 class Notifier:
     """Sends to the socket that ``NOTIFY_SOCKET`` names; without one, or when nobody listens, it does nothing.
@@ -27,15 +30,15 @@ class Notifier:
 
     def ready(self) -> None:
         """The start is over, or a reload."""
-        self._send("READY=1")
+        self._send("READY=1", PATIENCE_S)
 
     def reloading(self) -> None:
         """A reload begins; ``ready`` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(clock.monotonic_s() * 1e6)}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(clock.monotonic_s() * 1e6)}", PATIENCE_S)
 
     def stopping(self) -> None:
         """The process is about to end."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", PATIENCE_S)
 
     def alive(self) -> None:
         """A sign of life for the watchdog, where there is one."""
@@ -49,13 +52,12 @@ class Notifier:
             self._status = line
             self._send(f"STATUS={line}")
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience_s: float = 0.0) -> None:
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as room:
-                # A manager that does not read must not stop the loop; it will miss the message.
-                room.settimeout(0.0)
+                room.settimeout(patience_s)
                 room.connect(self._address)
                 room.send(message.encode())
         except OSError:

@@ -60,8 +60,9 @@ class Vitals:
 
     ``turned_s``: last turn of the event loop. ``config_error``: why the last reload failed, if it did.
     ``verdict``: what the last poll found. ``last_ok_*``: last poll without a failed query on a platform
-    that is well. ``saved_ms``: last snapshot. ``delivery``: the totals of the delivery loop, which writes
-    them. ``series_refused`` and ``series_expired`` are totals.
+    that is well. ``dropped``: from the full outbox in the last poll. ``saved_ms``: last snapshot.
+    ``delivery``: the totals of the delivery loop, which writes them. ``series_refused`` and
+    ``series_expired`` are totals.
     """
 
     interval_ms: int
@@ -86,6 +87,7 @@ class Vitals:
     series_refused: int = 0
     series_expired: int = 0
     outbox_points: int = 0
+    dropped: int = 0
     delivery: DeliveryReport = field(default_factory=DeliveryReport)
     heartbeat_ms: int | None = None
     stopping: bool = False
@@ -104,7 +106,7 @@ class Vitals:
         """A poll has ended. One that still waits for every answer has neither succeeded nor failed."""
         self.ticks += 1
         self.verdict = report.verdict
-        self.series, self.outbox_points = report.series, report.outbox
+        self.series, self.outbox_points, self.dropped = report.series, report.outbox, report.dropped
         if report.errors:
             self.last_error = report.errors[0]
         if report.failed or self.verdict not in FINE:
@@ -158,12 +160,14 @@ def _troubles_with_others(vitals: Vitals, now_s: float) -> Iterator[Trouble]:
     if vitals.verdict is Verdict.KEY_TROUBLE:
         yield Trouble("key", f"the API key is refused{error}")
     share = vitals.outbox_points / max(1, vitals.outbox_max)
-    if share >= OUTBOX_SHARE_MAX:
+    filled = f"{vitals.outbox_points} of {vitals.outbox_max}"
+    if vitals.dropped:
         yield Trouble(
-            "outbox",
-            f"the outbox is {min(share, 1.0):.0%} full ({vitals.outbox_points} of {vitals.outbox_max}); "
-            "when there is no room the oldest are dropped",
+            "outbox", f"the outbox is full ({filled}): {vitals.dropped} scores have just been dropped"
         )
+    elif share >= OUTBOX_SHARE_MAX:
+        text = f"the outbox is {share:.0%} full ({filled}); when there is no room the oldest are dropped"
+        yield Trouble("outbox", text)
     failing_s = vitals.delivery.failing_since_s
     # What failed may have become too old to be posted since: then nothing waits, and nothing is tried.
     if failing_s is not None and vitals.outbox_points and now_s - failing_s > UNDELIVERED_S_MAX:

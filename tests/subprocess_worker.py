@@ -16,7 +16,11 @@ UNKNOWN_KEY = "plx_" + "Unknown".ljust(32, "1")
 
 
 def environment(url: str, key: str, **more: str) -> dict[str, str]:
-    """The variables of a worker for the platform at ``url``; ``poll__interval="1s"`` and the like on top."""
+    """The variables of a worker for the platform at ``url``; ``poll__interval="1s"`` and the like on top.
+
+    Nobody looks at its health unless they ask: tests run side by side, and the usual port is one.
+    """
+    more = {"health__listen": "off", **more}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PLEXUS")}
     names = ("PLEXUS_ENDPOINT", "PLEXUS_GATEWAY_URL", "PLEXUS_API_URL")
     given = {f"PLEXUS_DETECT_{name.upper()}": value for name, value in more.items()}
