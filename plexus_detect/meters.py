@@ -173,7 +173,7 @@ class Meters:
             yield _gauge(
                 "episodes_open", "Open anomalies by what they are against.", standing.episodes, "against"
             )
-            about = "How far reading is behind, for the series furthest behind of those that are not silent."
+            about = "How far behind now the furthest cursor is; it grows while no answer brings a sample."
             yield from _known("cursor_age_seconds", about, standing.cursor_age_ms)
 
     def _of_scores(self) -> Iterator[Metric]:

@@ -19,7 +19,7 @@ SCORED_BOUNDS_S = (0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0,
 @dataclass(frozen=True)
 class Standing:
     """Where all series stand: watched series by what they do, open episodes by what they are against, and
-    how far behind the reading is for the series that is furthest behind of those that are not silent."""
+    how far behind now the cursor is that is furthest: it stands still while no answer moves any."""
 
     series: Mapping[str, int]
     episodes: Mapping[str, int]

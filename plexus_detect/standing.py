@@ -18,7 +18,6 @@ def standing(running: Running, now_ms: int) -> Standing:
     grouped = ~silent & (state.rule_of[watched] < 0)
     scored = ~silent & ~grouped & ~np.isnan(state.last_z[watched])
     covered_ms = cursors.covered_ms[watched]
-    read_ms = covered_ms[~silent & (covered_ms >= 0)]
     lanes = state.lanes
     return Standing(
         series={
@@ -32,5 +31,5 @@ def standing(running: Running, now_ms: int) -> Standing:
             "fleet": sum(int(lane.fleet_line.episodes.is_open.sum()) for lane in lanes),
             "group": sum(int(group.episodes.is_open.sum()) for group in state.groups),
         },
-        cursor_age_ms=max(0, now_ms - int(read_ms.min())) if len(read_ms) else None,
+        cursor_age_ms=max(0, now_ms - int(covered_ms.max())) if (covered_ms >= 0).any() else None,
     )
