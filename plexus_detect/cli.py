@@ -25,6 +25,7 @@ from plexus_detect.explain.command import explain
 from plexus_detect.options import client_of, config_option, configured
 from plexus_detect.serve.command import serve
 from plexus_detect.statefile.command import state
+from plexus_detect.status.command import status
 from plexus_detect.train.command import train
 from plexus_detect.train.models import models
 
@@ -243,7 +244,7 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-for command in (backtest, explain, train, models, serve, state):
+for command in (backtest, explain, train, models, serve, state, status):
     cli.add_command(command)
 
 

@@ -146,6 +146,7 @@ class _Output:
         found = group.step(points, now_ms, self.state.policy.fleet_settle_ms)
         rows = Points(group.posted_as[found.rows.feed], found.rows.t_ms, found.z)
         known = rows.series >= 0
+        self.state.last_z[rows.series[known]] = rows.value[known]
         audible = known & (rows.t_ms >= self.state.emit_from_ms[rows.series])
         for move in found.moves:
             if audible[move.at]:

@@ -1,7 +1,8 @@
 """Configuration: files and environment, validated once into one frozen value."""
 
 from plexus_detect.config.detectors import DetectorConfig
-from plexus_detect.config.load import load_config, variable_names
+from plexus_detect.config.document import KeyPath, Origin, key_text
+from plexus_detect.config.load import load_config, load_config_with_origins, variable_names
 from plexus_detect.config.models import (
     API_URL,
     APP_URL,
@@ -39,9 +40,11 @@ __all__ = [
     "FleetConfig",
     "HealthConfig",
     "HeartbeatConfig",
+    "KeyPath",
     "LogConfig",
     "MetricConfig",
     "MonitorsConfig",
+    "Origin",
     "PlexusConfig",
     "PollConfig",
     "PostConfig",
@@ -51,7 +54,9 @@ __all__ = [
     "config_schema",
     "duration_ms",
     "format_duration",
+    "key_text",
     "load_config",
+    "load_config_with_origins",
     "per_day",
     "variable_names",
 ]

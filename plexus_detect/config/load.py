@@ -7,7 +7,7 @@ Precedence, highest first: ``PLEXUS_DETECT_<SECTION>__<KEY>``, the platform's ow
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from plexus_detect.config.document import DEPTH_MAX, Document, KeyPath, Origin, config_error, read_document
-from plexus_detect.config.mistakes import first_mistake, near_match, section_keys
+from plexus_detect.config.mistakes import first_mistake, near_match, origin_of, section_keys
 from plexus_detect.config.models import Config
 
 ENV_PREFIX = "PLEXUS_DETECT_"
@@ -43,6 +43,13 @@ def load_config(paths: Sequence[Path], env: Mapping[str, str]) -> Config:
     No path at all is fine: defaults and environment are a valid config. An empty variable counts
     as not set. Raises ConfigError with one sentence for the first thing that is wrong.
     """
+    return load_config_with_origins(paths, env)[0]
+
+
+def load_config_with_origins(
+    paths: Sequence[Path], env: Mapping[str, str]
+) -> tuple[Config, Mapping[KeyPath, Origin]]:
+    """The settings as of ``load_config``, and where each value that was given at all was written."""
     env = {name: value for name, value in env.items() if value}
     merged = Document({}, {})
     for path in paths:
@@ -54,7 +61,20 @@ def load_config(paths: Sequence[Path], env: Mapping[str, str]) -> Config:
     except ValidationError as error:
         # Without the cause: pydantic's own text would repeat the input.
         raise first_mistake(error, merged.origins) from None
-    return _with_api_key(config, merged.origins)
+    given = {path: origin_of(path, merged.origins) for path in _leaves(values, ())}
+    return _with_api_key(config, merged.origins), given
+
+
+def _leaves(value: object, path: KeyPath) -> Iterator[KeyPath]:
+    """The paths of all values that are no section and no list of sections."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for i, item in enumerate(value):
+            yield from _leaves(item, (*path, i))
+    else:
+        yield path
 
 
 def variable_names() -> list[str]:

@@ -49,7 +49,7 @@ def first_mistake(error: ValidationError, origins: Mapping[KeyPath, Origin]) -> 
     keys: tuple[str, ...] = context.pop("keys", ())
     if keys:
         path = (*path, next((key for key in keys if (*path, key) in origins), keys[0]))
-    origin = _origin_of(path, origins)
+    origin = origin_of(path, origins)
     value = shown(first["input"]) if origin.showable and path != _SECRET else "the value"
     if kind == "extra_forbidden":
         sentence = f"unknown key; {_near_key(path)}"
@@ -88,7 +88,8 @@ def near_match(word: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def _origin_of(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin:
+def origin_of(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin:
+    """Where a value was written: it, or the nearest section that it is in."""
     for end in range(len(path), -1, -1):
         if path[:end] in origins:
             return origins[path[:end]]
