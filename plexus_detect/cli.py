@@ -20,6 +20,7 @@ import click
 
 from plexus_detect import __version__
 from plexus_detect.backtest.command import backtest
+from plexus_detect.doctor.command import doctor
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
 from plexus_detect.options import client_of, config_option, configured
@@ -244,7 +245,7 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-for command in (backtest, explain, train, models, serve, state, status):
+for command in (backtest, explain, train, models, serve, state, status, doctor):
     cli.add_command(command)
 
 
