@@ -227,6 +227,8 @@ class Recall:
             # What is not in the journal (a new model, say) comes with a snapshot.
             if known == self._seen:
                 self._follow(store, [number for number in numbers if number > self._at], self._at)
+                covered, known_to = store.covered_ms(), self.running.cursors.covered_ms
+                np.maximum(known_to[: len(covered)], covered, out=known_to[: len(covered)])
             else:
                 self._load(store, rows, numbers)
             self._seen, self._at = known, numbers[-1] if numbers else 0
@@ -266,7 +268,7 @@ class Recall:
 
     def _follow(self, store: Onlooker, numbers: list[int], at: int) -> None:
         """Take ticks by their ``numbers``, those up to number ``at`` for their values only."""
-        since = numbers[0] - 1 if numbers else 0
+        since = numbers[0] - 1 if numbers else self._at
         for number, (now_ms, points) in zip(numbers, store.journal(since), strict=True):
             self._take_values(points)
             # A tick at 0 recorded series, when no time had passed.
