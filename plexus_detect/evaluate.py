@@ -14,8 +14,8 @@ from plexus_detect.closing import owing
 from plexus_detect.fleet import GroupMove, Verdict
 from plexus_detect.groups import Group
 from plexus_detect.lane import Cohort, Lane, Policy, Rule
-from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, together
 from plexus_detect.memory import State, dump, load
+from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, together
 
 __all__ = ["Cohort", "Evaluation", "Event", "Policy", "Rule", "State", "dump", "evaluate", "load"]
 
