@@ -12,9 +12,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -55,45 +55,58 @@ def cli() -> None:
 @click.option("--once", is_flag=True, help="Poll once, deliver, save and end: the form for cron.")
 def run(config_paths: tuple[Path, ...], *, once: bool) -> None:
     """Poll, score and post until stopped."""
-    from plexus_detect.store import Store
+    # All that takes long to import, before the state is open: from then on a signal has to be obeyed at once.
+    from plexus_detect import service
+    from plexus_detect import store as stores
 
+    del service
     config = configured(config_paths)
     config.require_api_key()
-    store = Store(config.state.path)
+    store = stores.Store(config.state.path)
     try:
-        code = asyncio.run(_run(config, store, once=once))
+        work = _once(config, store) if once else _serve(config, config_paths, store)
+        code = asyncio.run(work)
     finally:
         store.close()
     sys.exit(code)
 
 
-async def _run(config: Config, store: Store, *, once: bool) -> int:
-    """The exit code of a worker that ran to its end or to a signal."""
+async def _serve(config: Config, config_paths: tuple[Path, ...], store: Store) -> int:
+    """The exit code of a worker that ran until a signal."""
+    from plexus_detect.config import load_config
     from plexus_detect.outside import Outside
+    from plexus_detect.service import Service
+
+    stop, reload = asyncio.Event(), asyncio.Event()
+    caught = _catch_signals(stop, reload)
+    async with Outside(config, stop) as outside:
+        service = Service(config, lambda: load_config(config_paths, os.environ), store, outside)
+        await service.run(stop, reload)
+    return caught[0]
+
+
+async def _once(config: Config, store: Store) -> int:
+    """The exit code of a worker that polled once."""
+    from plexus_detect.loops import unless_stopped
     from plexus_detect.worker import open_worker
 
     stop = asyncio.Event()
     caught = _catch_signals(stop)
-    outside = Outside(config, stop)
-    async with nullcontext() if once else outside, client_of(config) as client:
-        opening = asyncio.ensure_future(
-            open_worker(config, client, store, outside.meters.absorb, vitals=outside.vitals)
-        )
-        if not await _unless_stopped(opening, stop):
-            return caught[0]
-        worker = opening.result()
-        if not once:
-            outside.ready(client, worker.budget)
-            await worker.run(stop)
+    async with client_of(config) as client:
+        worker = await unless_stopped(open_worker(config, client, store), stop)
+        if worker is None:
             return caught[0]
         report = await worker.once(stop)
-        if caught:
-            return caught[0]
-        return TransientError.exit_code if report.failed or report.outbox else 0
+    if caught:
+        return caught[0]
+    return TransientError.exit_code if report.failed or report.outbox else 0
 
 
-def _catch_signals(stop: asyncio.Event) -> list[int]:
-    """Set ``stop`` at a signal; the list then starts with its exit code. A second Ctrl-C leaves at once."""
+def _catch_signals(stop: asyncio.Event, reload: asyncio.Event | None = None) -> list[int]:
+    """Set ``stop`` at a signal; the list then starts with its exit code. A second Ctrl-C leaves at once.
+
+    SIGHUP sets ``reload``, where there is such a signal.
+    """
     caught: list[int] = []
 
     def on_signal(number: int) -> None:
@@ -104,19 +117,9 @@ def _catch_signals(stop: asyncio.Event) -> list[int]:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    if reload is not None and hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     return caught
-
-
-async def _unless_stopped(task: asyncio.Future[Any], stop: asyncio.Event) -> bool:
-    """True when ``task`` ended; False, with the task cancelled, when ``stop`` came first."""
-    waiting = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if task.done():
-        return True
-    task.cancel()
-    await asyncio.wait({task})
-    return False
 
 
 # -- monitors
