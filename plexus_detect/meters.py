@@ -6,14 +6,16 @@ No label holds the name of a device or of anything else that there can be any nu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from plexus_detect import __version__, clock
 from plexus_detect.bucket import RetryBudget
+from plexus_detect.families import counter, gauge, histogram
 from plexus_detect.histogram import Histogram
 from plexus_detect.report import Standing, TickReport, Verdict
 from plexus_detect.vitals import CHECKS, Vitals, liveness, readiness
@@ -88,7 +90,7 @@ class Traffic(Protocol):
     waited_s: float
 
 
-class Meters:
+class Meters(Collector):
     """Everything that is measured of one worker, in a registry of its own."""
 
     def __init__(self, vitals: Vitals) -> None:
@@ -115,8 +117,8 @@ class Meters:
                 self._totals[field] += getattr(report, field)
         self._failed_queries += len(report.errors)
         durations = (report.dur_ms, report.fetch_ms, report.score_ms, report.commit_ms)
-        for histogram, ms in zip(self._durations.values(), durations, strict=True):
-            histogram.add(ms / 1000)
+        for taken, ms in zip(self._durations.values(), durations, strict=True):
+            taken.add(ms / 1000)
         self._lag_ms = self._lag_ms if report.lag_ms is None else report.lag_ms
         self._standing = report.standing or self._standing
 
@@ -131,14 +133,14 @@ class Meters:
 
     def _of_the_process(self) -> Iterator[Metric]:
         vitals = self._vitals
-        yield _gauge("build_info", "The program; always 1.", {__version__: 1}, "version")
-        yield _gauge("start_time_seconds", "When the worker was started.", vitals.started_ms / 1000)
+        yield gauge(f"{PREFIX}build_info", "The program; always 1.", {__version__: 1}, "version")
+        yield gauge(f"{PREFIX}start_time_seconds", "When the worker was started.", vitals.started_ms / 1000)
         about = "Whether the newest settings are in force: 0 after a reload that failed."
-        yield _gauge("config_last_reload_successful", about, vitals.config_ok)
+        yield gauge(f"{PREFIX}config_last_reload_successful", about, vitals.config_ok)
         about = "When settings were last taken over."
-        yield _gauge("config_last_reload_timestamp_seconds", about, vitals.config_reloaded_ms / 1000)
-        yield _gauge("lock_held", "Whether the lock of the state file is held.", vitals.lock_held)
-        yield _gauge("state_bytes", "Size of the state file with its log.", vitals.state_bytes)
+        yield gauge(f"{PREFIX}config_last_reload_timestamp_seconds", about, vitals.config_reloaded_ms / 1000)
+        yield gauge(f"{PREFIX}lock_held", "Whether the lock of the state file is held.", vitals.lock_held)
+        yield gauge(f"{PREFIX}state_bytes", "Size of the state file with its log.", vitals.state_bytes)
         about = "When the last snapshot of the detectors was written."
         yield from _known("last_checkpoint_timestamp_seconds", about, vitals.saved_ms)
 
@@ -146,103 +148,93 @@ class Meters:
         vitals = self._vitals
         polls = {"ok": vitals.ticks - vitals.ticks_failed, "failed": vitals.ticks_failed}
         about = "Polls; failed ones had a failed query, or the platform was ill."
-        yield _counter("polls", about, polls, "outcome")
-        yield _counter("queries_failed", "Queries that failed after all retries.", self._failed_queries)
-        yield _gauge("poll_interval_seconds", "Time between two polls, as set.", vitals.interval_ms / 1000)
+        yield counter(f"{PREFIX}polls", about, polls, "outcome")
+        yield counter(
+            f"{PREFIX}queries_failed", "Queries that failed after all retries.", self._failed_queries
+        )
+        yield gauge(
+            f"{PREFIX}poll_interval_seconds", "Time between two polls, as set.", vitals.interval_ms / 1000
+        )
         about = "When a poll last succeeded."
         yield from _known("poll_last_success_timestamp_seconds", about, vitals.last_ok_ms)
         about = "Age of the newest new sample at the end of its poll."
         yield from _known("poll_lag_seconds", about, self._lag_ms)
         for name, about in _DURATIONS.items():
-            yield _histogram(name, about, self._durations[name])
+            yield histogram(PREFIX + name, about, self._durations[name])
+        if vitals.fits is not None:
+            about = "From asking for a fit of a learned detector to its end."
+            yield histogram(f"{PREFIX}fit_duration_seconds", about, vitals.fits)
         about = "From the time of a sample to the post of its score being accepted."
-        yield _histogram("event_to_score_seconds", about, vitals.delivery.event_to_score)
+        yield histogram(f"{PREFIX}event_to_score_seconds", about, vitals.delivery.event_to_score)
         for name, label, about, fields in _OF_TICKS:
-            yield _counter(name, about, {value: self._totals[f] for value, f in fields.items()}, label)
+            yield counter(
+                PREFIX + name,
+                about,
+                {value: self._totals[f] for value, f in fields.items()},
+                *filter(None, [label]),
+            )
 
     def _of_series(self) -> Iterator[Metric]:
         vitals, standing = self._vitals, self._standing
-        yield _gauge("series_max", "Series that are watched at most.", vitals.series_max)
+        yield gauge(f"{PREFIX}series_max", "Series that are watched at most.", vitals.series_max)
         about = "Series refused because there were too many."
-        yield _counter("series_refused", about, vitals.series_refused)
+        yield counter(f"{PREFIX}series_refused", about, vitals.series_refused)
         about = "Series forgotten because they sent nothing for long."
-        yield _counter("series_expired", about, vitals.series_expired)
+        yield counter(f"{PREFIX}series_expired", about, vitals.series_expired)
         if standing is not None:
             about = "Watched series: with a score, without one yet, judged in groups only, or silent."
-            yield _gauge("series", about, standing.series, "state")
-            yield _gauge(
-                "episodes_open", "Open anomalies by what they are against.", standing.episodes, "against"
+            yield gauge(f"{PREFIX}series", about, standing.series, "state")
+            yield gauge(
+                f"{PREFIX}episodes_open",
+                "Open anomalies by what they are against.",
+                standing.episodes,
+                "against",
             )
             about = "How far behind now the furthest cursor is; it grows while no answer brings a sample."
             yield from _known("cursor_age_seconds", about, standing.cursor_age_ms)
 
     def _of_scores(self) -> Iterator[Metric]:
         vitals = self._vitals
-        yield _gauge("outbox_depth", "Scores waiting for delivery.", vitals.outbox_points)
-        yield _gauge("outbox_max", "Scores that may wait.", vitals.outbox_max)
+        yield gauge(f"{PREFIX}outbox_depth", "Scores waiting for delivery.", vitals.outbox_points)
+        yield gauge(f"{PREFIX}outbox_max", "Scores that may wait.", vitals.outbox_max)
         for name, about, field in _OF_DELIVERY:
-            yield _counter(name, about, getattr(vitals.delivery, field))
+            yield counter(PREFIX + name, about, getattr(vitals.delivery, field))
         failing_s = vitals.delivery.failing_since_s
         about = "How long every delivery has been failing; 0: the last one did not."
-        yield _gauge("delivery_failing_seconds", about, clock.monotonic_s() - failing_s if failing_s else 0)
+        yield gauge(
+            f"{PREFIX}delivery_failing_seconds", about, clock.monotonic_s() - failing_s if failing_s else 0
+        )
 
     def _of_requests(self) -> Iterator[Metric]:
         if self._traffic is not None:
             answers = Counter(dict.fromkeys([*CODES, "other"], 0))
             for code, n in list(self._traffic.answers.items()):
                 answers[code if code in CODES else "other"] += n
-            yield _counter("http_requests", "Requests by status; none: no answer.", answers, "code")
+            yield counter(f"{PREFIX}http_requests", "Requests by status; none: no answer.", answers, "code")
             about = "Time that requests waited because of plexus.requests_per_s."
-            yield _counter("ratelimit_wait_seconds", about, self._traffic.waited_s)
+            yield counter(f"{PREFIX}ratelimit_wait_seconds", about, self._traffic.waited_s)
         if self._budget is not None:
-            yield _counter("retries", "Requests made again.", self._budget.retries)
+            yield counter(f"{PREFIX}retries", "Requests made again.", self._budget.retries)
             about = "Requests not made again because too many had been."
-            yield _counter("retries_refused", about, self._budget.refused)
+            yield counter(f"{PREFIX}retries_refused", about, self._budget.refused)
 
     def _of_health(self) -> Iterator[Metric]:
         vitals, now_s = self._vitals, clock.monotonic_s()
         found: dict[str, float] = {verdict: float(verdict == vitals.verdict) for verdict in Verdict}
-        yield _gauge("platform_verdict", "What the last poll found: 1 for one of them.", found, "verdict")
+        yield gauge(
+            f"{PREFIX}platform_verdict", "What the last poll found: 1 for one of them.", found, "verdict"
+        )
         troubles = {trouble.check for trouble in readiness(vitals, now_s)}
-        yield _gauge("live", "Whether /livez says yes.", not liveness(vitals, now_s))
-        yield _gauge("ready", "Whether /readyz says yes.", not troubles)
+        yield gauge(f"{PREFIX}live", "Whether /livez says yes.", not liveness(vitals, now_s))
+        yield gauge(f"{PREFIX}ready", "Whether /readyz says yes.", not troubles)
         about = "Why /readyz says no: 1 for each check that fails."
-        yield _gauge("trouble", about, {check: float(check in troubles) for check in CHECKS}, "check")
+        yield gauge(f"{PREFIX}trouble", about, {check: float(check in troubles) for check in CHECKS}, "check")
         beat_ms = vitals.heartbeat_ms
         age_ms = None if beat_ms is None else max(0, clock.now_ms() - beat_ms)
         yield from _known("heartbeat_age_seconds", "Time since the last posted sign of life.", age_ms)
 
 
-Values = float | Mapping[str, int] | Mapping[str, float]
-
-
-def _by_label(values: Values, label: str) -> Iterable[tuple[list[str], float]]:
-    if isinstance(values, Mapping):
-        return [([value] if label else [], float(n)) for value, n in values.items()]
-    return [([], float(values))]
-
-
-def _counter(name: str, about: str, values: Values, label: str = "") -> Metric:
-    family = CounterMetricFamily(PREFIX + name, about, labels=[label] if label else [])
-    for labels, n in _by_label(values, label):
-        family.add_metric(labels, n)
-    return family
-
-
-def _gauge(name: str, about: str, values: Values, label: str = "") -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, about, labels=[label] if label else [])
-    for labels, n in _by_label(values, label):
-        family.add_metric(labels, n)
-    return family
-
-
 def _known(name: str, about: str, ms: int | None) -> Iterator[Metric]:
     """A time in seconds, once there is one: a gauge that says 0 for "never" would be believed."""
     if ms is not None:
-        yield _gauge(name, about, ms / 1000)
-
-
-def _histogram(name: str, about: str, histogram: Histogram) -> Metric:
-    family = HistogramMetricFamily(PREFIX + name, about)
-    family.add_metric([], histogram.buckets(), histogram.sum_s)
-    return family
+        yield gauge(PREFIX + name, about, ms / 1000)

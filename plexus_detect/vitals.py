@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from plexus_detect.histogram import Histogram
 from plexus_detect.report import DeliveryReport, TickReport, Verdict
 
 # That devices send nothing is no failure of ours.
@@ -62,7 +63,7 @@ class Vitals:
     ``verdict``: what the last poll found. ``last_ok_*``: last poll without a failed query on a platform
     that is well. ``dropped``: from the full outbox in the last poll. ``saved_ms``: last snapshot.
     ``delivery``: the totals of the delivery loop, which writes them. ``series_refused`` and
-    ``series_expired`` are totals.
+    ``series_expired`` are totals; ``fits`` are the durations of fits, where there are any.
     """
 
     interval_ms: int
@@ -89,6 +90,7 @@ class Vitals:
     outbox_points: int = 0
     dropped: int = 0
     delivery: DeliveryReport = field(default_factory=DeliveryReport)
+    fits: Histogram | None = None
     heartbeat_ms: int | None = None
     stopping: bool = False
 
@@ -121,6 +123,12 @@ def liveness(vitals: Vitals, now_s: float) -> list[Trouble]:
     if still_s <= (STUCK_S_MAX if vitals.ticks else STUCK_AT_START_S_MAX):
         return []
     return [Trouble("event_loop", f"the event loop has not turned for {still_s:.0f} s; restart the worker")]
+
+
+def overdue(vitals: Vitals, now_s: float) -> bool:
+    """Whether the last successful poll is too long ago, or never was."""
+    grace_s = max(GRACE_INTERVALS * vitals.interval_ms / 1000, GRACE_S_MIN)
+    return vitals.last_ok_s is None or now_s - vitals.last_ok_s > grace_s
 
 
 def readiness(vitals: Vitals, now_s: float) -> list[Trouble]:

@@ -74,6 +74,7 @@ class Worker:
         poll, policy = poll_params(config), policy_of(config)
         self._trainer = ProcessTrainer() if trainer is None and config.detectors else None
         fits = trainer or self._trainer
+        self.vitals.fits = self._trainer.fits if self._trainer else None
         series_max = config.state.series_max
         self.running = load_running(store, lambda: Running(policy, poll, config.rule_for, fits, series_max))
         table = self.running.table

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 from plexus_detect import clock
 from plexus_detect.bucket import RetryBudget
+from plexus_detect.histogram import Histogram
 from plexus_detect.meters import Meters
 from plexus_detect.report import Standing, TickReport
+from plexus_detect.training.trainer import FIT_BOUNDS_S
 from plexus_detect.vitals import Vitals
 
 
@@ -16,6 +18,7 @@ def full_meters() -> Meters:
     """A worker that has polled, posted, saved and given its sign of life."""
     vitals = Vitals(5000, 1000, 100, state_open=True, lock_held=True)
     vitals.started(clock.monotonic_s(), clock.now_ms())
+    vitals.fits = Histogram(FIT_BOUNDS_S)
     vitals.saved_ms = vitals.heartbeat_ms = clock.now_ms()
     series = {"scored": 5, "warming": 1, "grouped": 0, "silent": 1}
     stands = Standing(series, {"own_past": 1, "fleet": 0, "group": 0}, 1500)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from full_meters import samples
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -19,10 +20,12 @@ from plexus_detect import errors
 from plexus_detect.cli import cli
 from plexus_detect.config import Config, DetectorConfig, MetricConfig, SeriesRule, format_duration
 from plexus_detect.config.detectors import BACKENDS
+from plexus_detect.meters import PREFIX
 from plexus_detect.report import TickReport
 from plexus_detect.serve.app import make_app
 from plexus_detect.serve.settings import Settings
 from plexus_detect.serve.websocket import PATH
+from plexus_detect.vitals import CHECKS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -91,6 +94,15 @@ def test_every_tick_field_is_documented() -> None:
     plain = {"tick", "now_ms", "dur_ms", "series"}
     for name in TickReport().counts().keys() - plain:
         assert f"`{name}`" in README, name
+
+
+def test_every_metric_is_documented() -> None:
+    """What Prometheus can be asked for, and every check of /readyz, stands in the README."""
+    for name in {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples()}:
+        if name.startswith(PREFIX):
+            assert re.search(rf"`{name.removeprefix(PREFIX)}[`{{]", README), name
+    for check in CHECKS:
+        assert f"`{check}`" in README, check
 
 
 def test_every_exit_code_is_documented() -> None:

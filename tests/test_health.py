@@ -20,8 +20,8 @@ from plexus_detect import clock, health
 from plexus_detect.bucket import RetryBudget
 from plexus_detect.health import CONNECTIONS_MAX, Health, serve_health
 from plexus_detect.meters import CODES, PREFIX, Meters
-from plexus_detect.report import Standing, TickReport
-from plexus_detect.vitals import CHECKS, VERDICTS, Vitals
+from plexus_detect.report import Standing, TickReport, Verdict
+from plexus_detect.vitals import CHECKS, Vitals
 
 # Without certificates, which take long to load.
 HTTP = httpx.Client(verify=False, trust_env=False)
@@ -69,8 +69,8 @@ def test_reasons_are_told_and_keys_are_not() -> None:
     vitals = vitals_of_a_worker()
     with served(vitals) as server:
         key = "plx_" + "Secret".ljust(32, "1")
-        vitals.verdict = "key_trouble"
-        vitals.ticked(TickReport(errors=[f"refused: {key}"]), clock.monotonic_s(), clock.now_ms())
+        refused = TickReport(errors=[f"refused: {key}"], verdict=Verdict.KEY_TROUBLE)
+        vitals.ticked(refused, clock.monotonic_s(), clock.now_ms())
         vitals.outbox_points = 950
         answer = HTTP.get(f"{server.url}/readyz")
         assert answer.status_code == 503
@@ -215,14 +215,14 @@ def test_vitals_and_deliveries_become_figures() -> None:
     vitals.saved_ms = vitals.heartbeat_ms = clock.now_ms()
     vitals.delivery.accepted(3, np.array([0.4, 3.0, 200.0]))
     vitals.delivery.failed("x", clock.monotonic_s() - 5)
-    vitals.verdict, vitals.config_error, vitals.outbox_points = "platform_ill", "x", 950
+    vitals.verdict, vitals.config_error, vitals.outbox_points = Verdict.PLATFORM_ILL, "x", 950
     seen = figures(meters)
     assert seen["last_checkpoint_timestamp_seconds"] == vitals.saved_ms / 1000
     assert 0 <= seen["heartbeat_age_seconds"] < 5
     assert 5 <= seen["delivery_failing_seconds"] < 10
     assert seen["event_to_score_seconds_bucket le=5.0"] == 2
     assert (seen["scores_posted_total"], seen["delivery_posts_total"]) == (3, 1)
-    assert [v for v in VERDICTS if seen[f"platform_verdict verdict={v}"]] == ["platform_ill"]
+    assert [v for v in Verdict if seen[f"platform_verdict verdict={v}"]] == ["platform_ill"]
     assert [c for c in CHECKS if seen[f"trouble check={c}"]] == ["config", "platform", "outbox"]
     assert (seen["ready"], seen["live"], seen["config_last_reload_successful"]) == (0, 1, 0)
 

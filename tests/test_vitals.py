@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from plexus_detect.histogram import Histogram
-from plexus_detect.report import TickReport
-from plexus_detect.vitals import CHECKS, FINE, VERDICTS, Vitals, liveness, readiness
+from plexus_detect.report import TickReport, Verdict
+from plexus_detect.vitals import CHECKS, FINE, Vitals, liveness, readiness
 
 NOW_S, NOW_MS = 1000.0, 1_800_000_000_000
 
@@ -42,8 +42,8 @@ def test_before_the_first_poll_it_is_starting() -> None:
     vitals = Vitals(5000, 1000, state_open=True)
     vitals.started(NOW_S, NOW_MS)
     assert checks(vitals, NOW_S + 2) == {"starting": "no successful poll since the start 2 s ago"}
-    vitals.verdict = "platform_ill"
-    vitals.ticked(TickReport(errors=["GET /x -> 503"]), NOW_S + 3, NOW_MS)
+    ill = TickReport(errors=["GET /x -> 503"], verdict=Verdict.PLATFORM_ILL)
+    vitals.ticked(ill, NOW_S + 3, NOW_MS)
     assert checks(vitals, NOW_S + 9) == {
         "starting": "no successful poll since the start 9 s ago: GET /x -> 503",
         "platform": "the platform is ill: GET /x -> 503",
@@ -66,16 +66,15 @@ def test_the_last_successful_poll_counts(interval_ms: int, grace_s: float) -> No
     assert checks(vitals, NOW_S + grace_s + 3) == {}
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_silent_devices_are_no_failure_of_ours(verdict: str) -> None:
+@pytest.mark.parametrize("verdict", Verdict)
+def test_silent_devices_are_no_failure_of_ours(verdict: Verdict) -> None:
     """A poll is a success when the platform is well, also when no device sends; a platform that is ill or
     refuses the key is told at once, although no query failed."""
     vitals = well()
-    vitals.verdict = verdict  # type: ignore[assignment]
-    vitals.ticked(TickReport(), NOW_S + 5, NOW_MS + 5000)
+    vitals.ticked(TickReport(verdict=verdict), NOW_S + 5, NOW_MS + 5000)
     fine = verdict in FINE
     assert vitals.last_ok_s == (NOW_S + 5 if fine else NOW_S)
-    wanted = {"platform_ill": "platform", "key_trouble": "key"}
+    wanted = {Verdict.PLATFORM_ILL: "platform", Verdict.KEY_TROUBLE: "key"}
     assert set(checks(vitals, NOW_S + 6)) == (set() if fine else {wanted[verdict]})
 
 
@@ -123,7 +122,7 @@ def test_a_reload_that_failed_and_a_closed_state_file() -> None:
 
 def test_a_loop_that_stands_still_is_not_alive() -> None:
     """After a minute, or ten while the state is replayed at the start; an ill platform kills nobody."""
-    vitals = replace(well(), verdict="platform_ill", last_ok_s=None, outbox_points=1000)
+    vitals = replace(well(), verdict=Verdict.PLATFORM_ILL, last_ok_s=None, outbox_points=1000)
     assert liveness(vitals, NOW_S + 60) == []
     (trouble,) = liveness(vitals, NOW_S + 61)
     assert trouble == ("event_loop", "the event loop has not turned for 61 s; restart the worker")
@@ -135,10 +134,10 @@ def test_a_loop_that_stands_still_is_not_alive() -> None:
 
 def test_every_check_is_listed() -> None:
     """Whatever can be told is in the list of checks, so that metrics can have a row for each."""
-    ill = Vitals(5000, 10, config_error="x", stopping=True, verdict="key_trouble", outbox_points=10)
+    ill = Vitals(5000, 10, config_error="x", stopping=True, verdict=Verdict.KEY_TROUBLE, outbox_points=10)
     ill.delivery.failed("x", 0.0)
     told = {trouble.check for trouble in readiness(ill, 1e6)}
-    late = replace(ill, last_ok_s=0.0, verdict="platform_ill")
+    late = replace(ill, last_ok_s=0.0, verdict=Verdict.PLATFORM_ILL)
     assert told | {trouble.check for trouble in readiness(late, 1e6)} == set(CHECKS)
 
 

@@ -13,12 +13,16 @@ from typing import TypeVar
 
 from plexus_detect import clock
 from plexus_detect.errors import ConfigError, FitError
+from plexus_detect.histogram import Histogram
 from plexus_detect.learn.job import Fit, Job
 
 T = TypeVar("T")
 
 # How long a fit may take before it is given up.
 FIT_S_MAX = 300.0
+
+# From asking for a fit to its end, seconds.
+FIT_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 # Fits give way to scoring: see nice(2).
 NICE = 10
@@ -140,10 +144,13 @@ class ProcessTrainer:
         self._fit = fit_meanwhile if meanwhile else fit_job
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self.fits = Histogram(FIT_BOUNDS_S)
 
     def submit(self, job: Job) -> ProcessTicket:
-        """Ask for a fit; returns at once."""
+        """Ask for a fit; returns at once. ``fits`` counts how long each took from here, failed ones too."""
+        began_s = clock.monotonic_s()
         future, pool = self._submit(self._fit, job)
+        future.add_done_callback(lambda _: self.fits.add(clock.monotonic_s() - began_s))
         return ProcessTicket(future, pool, self)
 
     def call(self, function: Callable[..., T], *arguments: object) -> Future[T]:

@@ -45,6 +45,16 @@ def test_another_process_gives_the_same_bits(elsewhere: ProcessTrainer) -> None:
     np.testing.assert_array_equal(there.fitted.score(x).ratio, here.fitted.score(x).ratio)
 
 
+def test_fits_are_timed(elsewhere: ProcessTrainer) -> None:
+    """Each fit, also one that fails, is in the histogram with the time that it took."""
+    before = int(elsewhere.fits.counts.sum())
+    elsewhere.submit(job("ecod", motor(1, 60)[0])).result()
+    # What comes next from the process comes after the fit has been counted.
+    elsewhere.call(os.getpid).result()
+    assert elsewhere.fits.counts.sum() == before + 1
+    assert elsewhere.fits.sum_s > 0
+
+
 def test_it_is_another_process(elsewhere: ProcessTrainer) -> None:
     """Fits do not run in the process that scores, and they give way to it."""
     assert elsewhere.call(os.getpid).result() != os.getpid()

@@ -95,7 +95,7 @@ def test_metrics_count_what_happened_and_name_no_one(tmp_path: Path) -> None:
         'fits_total{outcome="ok"} 1',
         "detectors_live 1",
         "fit_duration_seconds_count 1",
-        'request_duration_seconds_bucket{route="/anomaly/stream",le="+Inf"} 3',
+        'request_duration_seconds_bucket{le="+Inf",route="/anomaly/stream"} 3',
     ):
         assert line in text, line
     assert all(re.fullmatch(r"#.*|\w+(\{[^{}]*(\{\w+\}[^{}]*)*\})? \S+", line) for line in text.splitlines())
