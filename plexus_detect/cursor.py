@@ -83,14 +83,12 @@ class Query:
 class Advance(NamedTuple):
     """What an answer brought: ``points`` to score in order of series and time, and counts of the rest.
 
-    ``revised`` of them are other values of samples that are known, and ``too_late`` are older than the
-    overlap, so that others like them were not read; both are marked late.
+    ``revised`` of them are other values of samples that are known; like late ones they are marked so.
     """
 
     points: Points
     repeats: int = 0
     revised: int = 0
-    too_late: int = 0
     unusable: int = 0
     foreign: int = 0
     held_back: int = 0
@@ -184,7 +182,6 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
     points = _distinct(rows if (mine & sane).all() else rows.take(mine & sane))
     known, revised = _known(cursors, points)
     late = ~known & ~revised & (points.t_ms < cursors.last_ms[points.series])
-    too_late = late & (points.t_ms < cursors.last_ms[points.series] - params.overlap_ms)
     held = _behind_a_hole(cursors, query, points, ~(known | revised | late), to_ms, params)
     # What is said of a sample that waits, waits with it.
     held |= revised & _among(_key(points), _key(points.take(held)))
@@ -196,7 +193,7 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
     _remember(cursors, out)
     _move(cursors, query, out, points.series[held], settled_ms)
     _forget(cursors, params)
-    counts = (repeats, int((revised & taken).sum()), int(too_late.sum()), unusable, foreign, int(held.sum()))
+    counts = (repeats, int((revised & taken).sum()), unusable, foreign, int(held.sum()))
     return Advance(out, *counts)
 
 

@@ -176,7 +176,8 @@ class Delivery:
             if not error.maybe_applied:
                 self._store.settle(parcel_id, derived)
             raise
-        self.report.accepted(accepted, (self._now_ms() - derived.t_ms) / 1000)
+        news = derived.t_ms[derived.kind != Kind.ZSCORE_LATE]
+        self.report.accepted(accepted, (self._now_ms() - news) / 1000)
         if not outbox.judge(len(derived), accepted).settled:
             raise TransientError(
                 f"the gateway took {accepted} of {len(derived)} points; which ones will be read back"

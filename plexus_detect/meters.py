@@ -37,10 +37,16 @@ _OF_TICKS: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
     ("points_deduplicated", "", "Rows that were known already.", {"": "repeats"}),
     ("points_late", "", "Samples that came after newer ones and were scored all the same.", {"": "late"}),
     (
+        "points_revised",
+        "",
+        "Other values of samples that were known, scored too.",
+        {"": "revised"},
+    ),
+    (
         "points_dropped",
         "reason",
         "Rows that were left out.",
-        {"too_late": "too_late", "unusable": "unusable", "not_selected": "foreign"},
+        {"unusable": "unusable", "not_selected": "foreign"},
     ),
     ("points_scored", "", "Samples with a score against their own past.", {"": "scored"}),
     (

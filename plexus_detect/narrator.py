@@ -6,14 +6,15 @@ import logging
 from collections.abc import Sequence
 
 from plexus_detect.cursor import Query
-from plexus_detect.logs import event
+from plexus_detect.logs import PACKAGE, event
 from plexus_detect.report import TickReport
 from plexus_detect.running import Running
 from plexus_detect.series import Points
 from plexus_detect.store.records import Dropped
 from plexus_detect.telling import stamp, told
 
-log = logging.getLogger(__name__)
+# Ticks are the worker's, whoever words them.
+log = logging.getLogger(f"{PACKAGE}.worker")
 
 
 class Narrator:

@@ -54,7 +54,6 @@ class TickReport:
     points: int = 0
     late: int = 0
     revised: int = 0
-    too_late: int = 0
     repeats: int = 0
     unusable: int = 0
     foreign: int = 0
@@ -82,7 +81,7 @@ class TickReport:
         """Add what the answers brought and what came of it."""
         self.points = len(taken.points)
         self.late = int(taken.points.late.sum()) - taken.revised
-        self.repeats, self.revised, self.too_late = taken.repeats, taken.revised, taken.too_late
+        self.repeats, self.revised = taken.repeats, taken.revised
         self.unusable, self.foreign, self.held_back = taken.unusable, taken.foreign, taken.held_back
         own, fleet = evaluation.unknown, evaluation.fleet_unknown
         self.scored = self.points - sum(own.values())
@@ -142,7 +141,7 @@ class DeliveryReport:
             self.failing_since_s = now_s
 
     def accepted(self, points: int, age_s: F64) -> None:
-        """A post was accepted: so many points of a batch whose samples were so old."""
+        """A post was accepted: so many points; and how old those samples are that are news."""
         self.posts += 1
         self.posted += points
         self.event_to_score.add(age_s)

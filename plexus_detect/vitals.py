@@ -136,12 +136,6 @@ def readiness(vitals: Vitals, now_s: float) -> list[Trouble]:
     return [*liveness(vitals, now_s), *_own_troubles(vitals), *_troubles_with_others(vitals, now_s)]
 
 
-def overdue(vitals: Vitals, now_s: float) -> bool:
-    """Whether the last successful poll is too long ago, or never was."""
-    grace_s = max(GRACE_INTERVALS * vitals.interval_ms / 1000, GRACE_S_MIN)
-    return vitals.last_ok_s is None or now_s - vitals.last_ok_s > grace_s
-
-
 def _own_troubles(vitals: Vitals) -> Iterator[Trouble]:
     if vitals.stopping:
         yield Trouble("stopping", "the worker is about to end")

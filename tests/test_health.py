@@ -182,12 +182,12 @@ def test_reports_become_figures() -> None:
     meters.absorb(
         TickReport(points=5, repeats=2, dur_ms=40, fetch_ms=30.0, lag_ms=700, opened=1, standing=stands)
     )
-    meters.absorb(TickReport(points=1, too_late=3, errors=["x", "y"], dropped=7, dur_ms=2000))
+    meters.absorb(TickReport(points=1, unusable=3, errors=["x", "y"], dropped=7, dur_ms=2000))
     seen = figures(meters)
     for name, value in {
         "points_read_total": 6,
         "points_deduplicated_total": 2,
-        "points_dropped_total reason=too_late": 3,
+        "points_dropped_total reason=unusable": 3,
         "queries_failed_total": 2,
         "outbox_dropped_total": 7,
         "episodes_opened_total": 1,

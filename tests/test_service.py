@@ -105,7 +105,7 @@ def test_new_settings_take_the_place_of_the_old_ones(
         ("poll: [", {}, "fleet.yaml"),
         ("health: {listen: off}", {"PLEXUS_API_KEY": "plx_Bad"}, "401"),
         ("plexus: {endpoint: 'http://127.0.0.1:9'}", {"PLEXUS_ENDPOINT": ""}, "no answer"),
-        ("", {"PLEXUS_DETECT_STATE__PATH": "other.db"}, "state.path: other.db instead of"),
+        ("", {"PLEXUS_DETECT_STATE__PATH": "other.db"}, "state.path: other.db cannot take the place of"),
         ("", {"PLEXUS_DETECT_HEALTH__LISTEN": "127.0.0.1:1"}, "restart the worker"),
     ],
     ids=[
