@@ -157,7 +157,12 @@ async def _plan(config: Config, path: Path | None) -> Plan:
 
     specs = provision.load_specs(path or config.monitors.path)
     async with client_of(config) as client:
-        return await provision.make_plan(client, specs)
+        return await provision.make_plan(client, specs, _own_source(config))
+
+
+def _own_source(config: Config) -> str:
+    """The source of the worker's sign of life, empty when there is none."""
+    return config.heartbeat.source if config.heartbeat.enabled else ""
 
 
 @monitors.command()
@@ -185,7 +190,7 @@ async def _apply(config: Config, path: Path | None) -> bool:
 
     specs = provision.load_specs(path or config.monitors.path)
     async with client_of(config) as client:
-        wanted = await provision.make_plan(client, specs)
+        wanted = await provision.make_plan(client, specs, _own_source(config))
         if wanted.empty:
             return True
         result = await provision.apply_plan(client, wanted, click.echo)

@@ -7,13 +7,14 @@ is wrong, 3 the key is refused, 75 the platform does not answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from plexus_detect import monitors
 from plexus_detect.errors import ApiError, AuthError, ConfigError, ContractError, TransientError
+from plexus_detect.heartbeat import NAME as OWN_NAME
 from plexus_detect.monitors import Change, Existing, Expansion, KnownSources, MonitorSpec, Plan
 from plexus_detect.retry import retried
 from plexus_detect.wire import decode_fleet_health, decode_monitors, decode_sources
@@ -32,6 +33,9 @@ class MonitorApi(Protocol):
 
     async def fleet_health(self) -> bytes:
         """GET {app}/api/fleet/health: which metrics each source sent in the last hour."""
+
+    async def create_source(self, slug: str, name: str) -> None:
+        """POST {app}/api/sources: one that exists counts as made."""
 
     async def create_monitor(self, body: dict[str, Any]) -> None:
         """POST {app}/api/monitors: creates or replaces; an offline monitor is always added."""
@@ -85,22 +89,27 @@ def _read(file: Path, size_bytes_max: int) -> str:
         raise ConfigError(f"{file}: not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-async def make_plan(api: MonitorApi, specs: Sequence[MonitorSpec]) -> Plan:
+async def make_plan(api: MonitorApi, specs: Sequence[MonitorSpec], own: str = "") -> Plan:
     """What would have to change for every document to hold; reads only.
+
+    A document may be about ``own``, the source of the worker's sign of life, before a worker has made it.
 
     Metric names are asked for only where a glob needs them. Raises ConfigError when two documents claim the
     same source and metric, and the errors of ``client.Client``.
     """
     existing = await _existing(api)
     sources = decode_sources(await retried(api.sources))
+    slug_of = {row.slug: row.slug for row in sources} | {row.id: row.slug for row in sources}
+    missing = own not in slug_of and any(spec.source == own for spec in specs)
     known = KnownSources(
-        slug_of={row.slug: row.slug for row in sources} | {row.id: row.slug for row in sources},
+        slug_of=slug_of | ({own: own} if missing else {}),
         devices=tuple(sorted(row.slug for row in sources if row.source_type == "device")),
     )
     metrics: dict[str, tuple[str, ...]] = {}
     if any(monitors.needs_metric_names(spec) for spec in specs):
         metrics = decode_fleet_health(await retried(api.fleet_health))
-    return monitors.plan(monitors.expand(specs, known, metrics, existing), existing)
+    plan = monitors.plan(monitors.expand(specs, known, metrics, existing), existing)
+    return replace(plan, source=own if missing else "")
 
 
 async def _existing(api: MonitorApi) -> tuple[Existing, ...]:
@@ -116,6 +125,9 @@ async def apply_plan(
     ``unanswered_max`` monitors in a row without an answer end the run, since the platform is then away.
     Raises AuthError at once, and the errors of the reads before and after; rerunning is safe at any point.
     """
+    if plan.source:
+        await retried(partial(api.create_source, plan.source, OWN_NAME))
+        on_result(f"created source {plan.source}")
     for problem in plan.problems:
         on_result(f"failed: {problem.kind}: {problem.sentence}")
     applied, failed, unanswered = 0, len(plan.problems), 0

@@ -102,6 +102,12 @@ class FakeMonitorApi:
         ]
         return json.dumps({"fleet": fleet}).encode()
 
+    async def create_source(self, slug: str, name: str) -> None:
+        """POST /api/sources."""
+        self._enter("POST source", slug)
+        if slug not in self.slugs:
+            self.slugs.append(slug)
+
     async def create_monitor(self, body: dict[str, Any]) -> None:
         """POST /api/monitors: replace thresholds and events, add offline monitors."""
         lost = self._enter("POST", json.loads(json.dumps(body, allow_nan=False)))

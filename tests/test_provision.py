@@ -90,11 +90,19 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_default_set_applies_to_a_fleet() -> None:
-    """The monitors of this repository give each device those of the metrics it sends."""
+    """The monitors of this repository give each device those of the metrics it sends, and one to the worker's
+    own source, which is made first; a second run finds nothing to do."""
     api = FakeMonitorApi({"dev-1": ("temperature", "humidity"), "dev-2": ("temperature",)})
     specs = load_specs(ROOT / "monitors")
-    result = asyncio.run(_apply(api, specs))
+    plan = asyncio.run(make_plan(api, specs, "plexus-detect"))
+    assert monitors.render(plan)[0] == "+ create source plexus-detect"
+    assert api.writes() == []
+    said: list[str] = []
+    result = asyncio.run(apply_plan(api, plan, said.append))
     assert result.ok
+    assert said[0] == "created source plexus-detect"
+    assert [slug for slug, _fields in api.offline] == ["plexus-detect"]
+    assert asyncio.run(make_plan(api, specs, "plexus-detect")).empty
     assert sorted(key[:2] for key in api.pairs) == [
         ("dev-1", "humidity.zscore"),
         ("dev-1", "temperature.fleet_zscore"),

@@ -70,7 +70,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that has to be done, and everything that has not. ``foreign`` counts monitors of others."""
+    """Everything that has to be done, and everything that has not. ``foreign`` counts monitors of others.
+
+    ``source`` is one of our own that has to be made first, empty when there is none.
+    """
 
     expansion: Expansion
     changes: tuple[Change, ...]
@@ -78,6 +81,7 @@ class Plan:
     notes: tuple[str, ...]
     keep: int
     foreign: int
+    source: str = ""
 
     @property
     def problems(self) -> tuple[Problem, ...]:

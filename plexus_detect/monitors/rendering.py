@@ -10,7 +10,7 @@ from plexus_detect.monitors.planning import Plan, Wanted
 
 def render(plan: Plan) -> list[str]:
     """The plan as lines: ``+`` create, ``~`` change, ``!`` a person must act, ``=`` kept, then a summary."""
-    lines: list[str] = []
+    lines = [f"+ create source {plan.source}"] if plan.source else []
     for change in plan.changes:
         if change.action == "create":
             lines.append(f"+ create {change.label}: {_settings_shown(change.wanted)}")
