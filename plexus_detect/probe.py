@@ -10,6 +10,7 @@ import asyncio
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -52,31 +53,44 @@ def without_user(text: str) -> str:
 
 def proxy_of(url: str) -> str | None:
     """The proxy that requests to ``url`` go through, without its password; None for none."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    found = proxies.get(parts.scheme) or proxies.get("all")
-    if not found or proxy_bypass(parts.hostname or ""):
+    try:
+        parts = urlsplit(url)
+        found = getproxies().get(parts.scheme) or getproxies().get("all")
+        if not found or proxy_bypass(parts.hostname or ""):
+            return None
+    except ValueError:
         return None
     return without_user(found if "://" in found else f"http://{found}")
 
 
-async def probe(url: str, ca_file: Path | None = None, *, timeout_s: float = 10.0) -> Probe:
-    """Ask ``url`` once; what goes wrong is in the answer, nothing is raised for it."""
-    proxy = proxy_of(url)
-    watch = _Watch()
+async def probes(
+    urls: Mapping[str, str], ca_file: Path | None = None, *, timeout_s: float = 10.0
+) -> dict[str, Probe]:
+    """Ask every address once, by its name; what goes wrong is in the answer, nothing is raised for it."""
+    try:
+        client = httpx.AsyncClient(verify=_trusted(ca_file), timeout=timeout_s)
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        # Certificates or a proxy of the environment that cannot be used.
+        return {name: _Watch().failure(proxy_of(url), str(error)) for name, url in urls.items()}
+    async with client:
+        found = await asyncio.gather(*(_probe(client, url, timeout_s) for url in urls.values()))
+    return dict(zip(urls, found, strict=True))
+
+
+async def _probe(client: httpx.AsyncClient, url: str, timeout_s: float) -> Probe:
+    proxy, watch = proxy_of(url), _Watch()
     try:
         async with asyncio.timeout(timeout_s):
             if proxy is None:
                 await _looked_up(url, watch)
-            async with httpx.AsyncClient(verify=_trusted(ca_file), timeout=timeout_s) as client:
-                return await _asked(client, url, proxy, watch)
+            return await _asked(client, url, proxy, watch)
     except TimeoutError:
         return watch.failure(proxy, f"nothing within {timeout_s:g} s")
     except socket.gaierror as error:
         return watch.failure(proxy, error.strerror or str(error), "name")
     except httpx.ProxyError as error:
         return watch.failure(proxy, str(error), "proxy")
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, ValueError, ImportError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return watch.failure(proxy, str(error) or type(error).__name__)
 
 

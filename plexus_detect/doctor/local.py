@@ -91,8 +91,13 @@ def state(config: Config) -> Iterator[Finding]:
         yield ok("worker", str(holder_of(path)))
 
 
+def free_bytes(folder: Path) -> int:
+    """The space that is left on a folder's disk."""
+    return shutil.disk_usage(folder).free
+
+
 def _free(folder: Path) -> Finding:
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     found = f"{size(free)} free for the state file"
     if free < FREE_BYTES_LEAST:
         return fail("disk", found, "free some space", exit_code=StoreError.exit_code)

@@ -12,7 +12,7 @@ from plexus_detect.client import Client, Endpoints
 from plexus_detect.config import Config
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.policy import poll_params
-from plexus_detect.probe import Probe, probe
+from plexus_detect.probe import Probe, probes
 from plexus_detect.reader import Reader
 from plexus_detect.series import SeriesTable
 
@@ -56,11 +56,11 @@ async def ask(config: Config) -> Answers:
         "gateway": f"{plexus.gateway_url}/health",
         "read API": f"{plexus.api_url}/health",
     }
-    probing = asyncio.gather(*(probe(url, plexus.ca_file, timeout_s=ANSWER_S) for url in urls.values()))
+    probing = asyncio.create_task(probes(urls, plexus.ca_file, timeout_s=ANSWER_S))
     try:
         client = _client(config)
     except ConfigError as error:
-        return Answers(dict(zip(urls, await probing, strict=True)), client=error)
+        return Answers(await probing, client=error)
     async with client:
         six = asyncio.gather(
             _within(_read(client)),
@@ -71,7 +71,7 @@ async def ask(config: Config) -> Answers:
             _within(client.monitors()),
         )
         found = await _within(_found(config, client))
-        return Answers(dict(zip(urls, await probing, strict=True)), None, *await six, found)
+        return Answers(await probing, None, *await six, found)
 
 
 def _client(config: Config) -> Client:
