@@ -75,7 +75,9 @@ def _left_out(config: Config, pairs: Sequence[Pair]) -> Iterator[Finding]:
         elif pair not in grouped:
             unnamed.append(pair)
     for name, excluded in by_rule.items():
-        yield ok(f"rule {name}", f"excludes {len(excluded):,} series, such as {_such_as(excluded)}")
+        for_groups = sum(pair in grouped for pair in excluded)
+        but = f"; groups read {for_groups:,} of them" if for_groups else ""
+        yield ok(f"rule {name}", f"excludes {len(excluded):,} series, such as {_such_as(excluded)}{but}")
     if unnamed:
         counts = Counter(metric for _source, metric in unnamed).most_common()
         named = ", ".join(f"{metric} ({n:,})" for metric, n in counts[:10])

@@ -120,7 +120,8 @@ def _state_file(path: Path) -> Iterator[Finding]:
     elif not os.access(path, os.W_OK):
         yield fail("state file", f"{path} may not be written", "change its rights", exit_code=4)
     else:
-        told = f"{path}: schema {schema}, {series:,} series, {size(path.stat().st_size)}, whole"
+        bytes_held = sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
+        told = f"{path}: schema {schema}, {series:,} series, {size(bytes_held)}, whole"
         yield ok("state file", told)
 
 
