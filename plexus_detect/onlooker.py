@@ -117,7 +117,8 @@ class Onlooker(Store):
             except sqlite3.OperationalError as error:
                 db.close()
                 # A file that no worker has open, in a folder where we may write nothing, not even beside it.
-                if "unable to open" in str(error) and not Path(f"{self.path}-wal").exists():
+                beside = any(word in str(error) for word in ("unable to open", "readonly"))
+                if beside and not Path(f"{self.path}-wal").exists():
                     continue
                 raise
             except BaseException:

@@ -135,6 +135,22 @@ def test_nothing_can_be_written(tmp_path: Path) -> None:
         seen.series()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
+def test_a_folder_in_which_nothing_may_be_written(tmp_path: Path) -> None:
+    """Whoever may read the file sees it, also where SQLite cannot put its own files beside it."""
+    Store(tmp_path / "s.db").close()
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    (tmp_path / "s.db").chmod(0o644)
+    os.seteuid(65534)
+    try:
+        with closing(Onlooker(tmp_path / "s.db")) as seen:
+            assert seen.series() == []
+    finally:
+        os.seteuid(0)
+    assert not list(tmp_path.glob("*-wal"))
+
+
 def _foreign(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
