@@ -103,7 +103,8 @@ async def make_plan(api: MonitorApi, specs: Sequence[MonitorSpec], own: str = ""
     missing = own not in slug_of and any(spec.source == own for spec in specs)
     known = KnownSources(
         slug_of=slug_of | ({own: own} if missing else {}),
-        devices=tuple(sorted(row.slug for row in sources if row.source_type == "device")),
+        # No device: a glob does not reach it.
+        devices=tuple(sorted(r.slug for r in sources if r.source_type == "device" and r.slug != own)),
     )
     metrics: dict[str, tuple[str, ...]] = {}
     if any(monitors.needs_metric_names(spec) for spec in specs):
