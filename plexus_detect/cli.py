@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from plexus_detect.doctor.command import doctor
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
 from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.redaction import sentence
 from plexus_detect.serve.command import serve
 from plexus_detect.statefile.command import state
 from plexus_detect.status.command import status
@@ -282,7 +284,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except PlexusDetectError as error:
-        click.echo(f"plexus-detect: {_without_keys(str(error))}", err=True)
+        click.echo(f"plexus-detect: {sentence(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -290,9 +292,19 @@ def main() -> None:
         # The reader of our output has gone; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:  # a person gets a sentence, never a traceback
+        click.echo(f"plexus-detect: {_crashed(error)}", err=True)
+        sys.exit(PlexusDetectError.exit_code)
 
 
-def _without_keys(text: str) -> str:
-    from plexus_detect.logs import redact
+def _crashed(error: Exception) -> str:
+    """A sentence about a mistake of ours; where a log is kept, the trace goes there as one line."""
+    from plexus_detect.logs import event, is_set_up
 
-    return redact(text)
+    if is_set_up():
+        event(log, logging.ERROR, "crashed", exc_info=error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(at.filename).name}:{at.lineno}"
+    return sentence(
+        f"stopped by a mistake in the program, {type(error).__name__} at {where}: {error}; please report it"
+    )

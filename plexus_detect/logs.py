@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from plexus_detect.redaction import redact, visible
+
 LogFormat = Literal["logfmt", "json", "text"]
 
 PACKAGE = "plexus_detect"
-_API_KEY = re.compile(r"plx_[A-Za-z0-9+/=_-]{8,}")
 _STABLE_KEYS = ("ts", "level", "component", "event")
 _NEEDS_QUOTES = re.compile(r'[\s"=\\]')
 
@@ -40,11 +41,6 @@ def event(
     logger.log(level, name, extra={"fields": fields}, exc_info=exc_info, stacklevel=2)
 
 
-def redact(text: str) -> str:
-    """The text with every API key blotted out."""
-    return _API_KEY.sub("plx_***", text)
-
-
 def setup_logging(level: str = "info", format: LogFormat = "logfmt", stream: TextIO | None = None) -> None:  # noqa: A002
     """Send the package's log to ``stream`` (standard error when None); a second call replaces the first.
 
@@ -59,6 +55,11 @@ def setup_logging(level: str = "info", format: LogFormat = "logfmt", stream: Tex
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
+
+
+def is_set_up() -> bool:
+    """Whether the package's log goes somewhere."""
+    return any(isinstance(handler, _OneLineHandler) for handler in logging.getLogger().handlers)
 
 
 class _OneLineHandler(logging.StreamHandler[TextIO]):
@@ -111,8 +112,7 @@ def _plain(value: object) -> object:
 
 def _quoted(text: str) -> str:
     """JSON quotes, with everything escaped that could end the line or is not seen."""
-    dumped = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in dumped)
+    return visible(json.dumps(text, ensure_ascii=False))
 
 
 def _bare_or_quoted(value: object) -> str:

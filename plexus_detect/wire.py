@@ -11,7 +11,6 @@ tuple built per row), and all timestamps parsed in one NumPy operation over thei
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plexus_detect.errors import ContractError
+from plexus_detect.redaction import redact, visible
 from plexus_detect.series import F64, I64, Points, SeriesTable
 
 T = TypeVar("T")
@@ -31,7 +31,6 @@ ANSWER_BYTES_MAX = 64 * 1024 * 1024  # four and a half times the largest page of
 EXCERPT_CHARS_MAX = 200
 _SECONDS_BELOW = 10**12  # the gateway takes a smaller positive timestamp for seconds (contract section 3)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_KEY = re.compile(r"plx_[A-Za-z0-9+/=_%-]+")
 
 
 class _Row(msgspec.Struct, gc=False):
@@ -321,7 +320,7 @@ def excerpt(body: bytes, chars_max: int = EXCERPT_CHARS_MAX) -> str:
     """The start of a body for a message: one line of at most ``chars_max`` characters, keys masked."""
     # Masked before it is cut, so that no cut can leave a key's head unrecognised.
     text = body[: 20 * chars_max].decode("utf-8", "replace")
-    return " ".join(_KEY.sub("plx_***", text).split())[:chars_max].rstrip()
+    return visible(" ".join(redact(text).split()))[:chars_max].rstrip()
 
 
 def _decoded(
