@@ -227,7 +227,11 @@ class Client:
     # --- the seam ---------------------------------------------------------------------------------------
 
     async def _get(self, url: str, params: dict[str, str] | None = None) -> bytes:
-        return await self._exchange(self._http.build_request("GET", url, params=params), unrepeatable=False)
+        try:
+            request = self._http.build_request("GET", url, params=params)
+        except httpx.InvalidURL as exc:  # a source's name is part of it, and may be of any length
+            raise RejectedError(f"GET {wire.excerpt(url.encode())} -> not asked: {exc}") from exc
+        return await self._exchange(request, unrepeatable=False)
 
     def _json_post(self, url: str, body: bytes) -> httpx.Request:
         return self._http.build_request(
@@ -312,9 +316,10 @@ def _base_url(service: str, text: str) -> str:
     """The address without trailing slashes, or a ConfigError that tells what is wrong with it."""
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as exc:
+        host = url.host
+    except (httpx.InvalidURL, ValueError) as exc:  # ValueError: a host name that IDNA does not know
         raise ConfigError(f"the address of the {service} is malformed: {exc}") from exc
-    if url.scheme not in {"http", "https"} or not url.host or "?" in text or "#" in text:
+    if url.scheme not in {"http", "https"} or not host or "?" in text or "#" in text:
         shown = wire.excerpt(_USER.sub("//", text).encode(), 80)
         raise ConfigError(
             f"the address of the {service} must look like https://host or http://host:port, not {shown!r}"

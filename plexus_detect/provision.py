@@ -65,17 +65,25 @@ def load_specs(path: Path, *, size_bytes_max: int = 1 << 20) -> tuple[MonitorSpe
     that does not exist, a file that cannot be read or is larger than ``size_bytes_max``, a document that is
     wrong, and nothing to load at all, since an empty directory is more often a wrong path than a wish.
     """
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or directory; it should hold the monitors' JSON files")
-    files = [path]
-    if path.is_dir():
-        files = [f for f in sorted(path.glob("*.json")) if not f.name.endswith(SCHEMA_SUFFIX)]
-    specs = [spec for file in files for spec in monitors.parse(_read(file, size_bytes_max), str(file))]
+    specs = [spec for file in _files(path) for spec in monitors.parse(_read(file, size_bytes_max), str(file))]
     if not specs:
         raise ConfigError(
             f"{path}: no monitor in it; put at least one *.json file there or name another path"
         )
     return tuple(specs)
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file or directory; it should hold the monitors' JSON files")
+        if not path.is_dir():
+            return [path]
+        return [f for f in sorted(path.glob("*.json")) if not f.name.endswith(SCHEMA_SUFFIX)]
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; check the path and its rights"
+        ) from error
 
 
 def _read(file: Path, size_bytes_max: int) -> str:

@@ -112,16 +112,22 @@ def read_csv(lines: Iterable[str]) -> tuple[I64, F64]:
         for row in reader:
             if reader.line_num == 1 and row:
                 row[0] = row[0].removeprefix("\ufeff")
-            if not row or (reader.line_num == 1 and not is_number(row[0])):
+            if not row:
                 continue
             width = width or len(row)
             if len(row) != width or width < 2:
                 raise ValueError(f"it has {len(row)} fields")
+            if reader.line_num == 1 and not is_number(row[0]):
+                continue
             t = float(row[0])
             if not abs(t) < 1e15:
                 raise ValueError(f"time {row[0]!r} is out of range")
             times.append(t * 1000 if abs(t) < 1e12 else t)
             values.append([float(text) if text.strip() else np.nan for text in row[1:]])
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"line {reader.line_num + 1} or one after it is not UTF-8 text ({error.reason}); save it as UTF-8"
+        ) from None
     except (ValueError, csv.Error) as error:
         raise ConfigError(
             f"line {reader.line_num}: {error}; a row is a time in seconds or milliseconds and "

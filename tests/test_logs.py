@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plexus_detect.logs import LogFormat, event, redact, setup_logging
+from plexus_detect.logs import LogFormat, event, setup_logging
+from plexus_detect.redaction import redact
 
 KEY = "plx_0123456789abcdef+/=_-ABCDEF01"
 FORMATS: list[LogFormat] = ["logfmt", "json", "text"]

@@ -37,20 +37,22 @@ def time_ms(text: str) -> int:
     except ValueError:
         at = datetime.fromisoformat(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return (at - EPOCH) // timedelta(milliseconds=1)
-    # The form 20260501 of ISO 8601 is taken for seconds, as any number: a file has to have one meaning.
-    ms = number * 1000 if abs(number) < _SECONDS_BELOW else number
+        ms: float = (at - EPOCH) // timedelta(milliseconds=1)
+    else:
+        # The form 20260501 of ISO 8601 is taken for seconds, as any number: a file has to have one meaning.
+        ms = number * 1000 if abs(number) < _SECONDS_BELOW else number
     if not (math.isfinite(ms) and 0 <= ms < _TIME_MAX_MS):
-        raise ValueError(f"{text} is out of range")
+        raise ValueError(f"{text} is out of range, which is from 1970 to 2109")
     return round(ms)
 
 
 def moment_ms(text: str, now_ms: int) -> int:
-    """Milliseconds of a time, or of a duration back from now such as ``7d``. Raises ValueError."""
+    """Milliseconds of a time, or of a duration back from now such as ``7d``, at most to 1970. Raises
+    ValueError."""
     if text.strip().lower() == "now":
         return now_ms
     if text.strip()[-1:] in ("s", "m", "h", "d"):
-        return now_ms - duration_ms(text)
+        return max(0, now_ms - duration_ms(text))
     return time_ms(text)
 
 

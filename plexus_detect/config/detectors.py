@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from plexus_detect.config.rules import Sensitivity, any_of
 from plexus_detect.config.values import (
     Duration,
+    FilePath,
     Globs,
     Name,
     Number,
@@ -81,7 +81,9 @@ class DetectorConfig(Section):
         description="source: a model for each source; cohort: one, learned from all of them.",
     )
     backend: Backend = Field(default="ecod", description="What learns.")
-    model: Path | None = Field(default=None, description="The .onnx file of kind onnx, its card beside it.")
+    model: FilePath | None = Field(
+        default=None, description="The .onnx file of kind onnx, its card beside it."
+    )
     windows: Annotated[tuple[int, ...], Unique] = Field(
         default=(8, 32, 128),
         description="Rows in a window, for kind autoencoder: up to 15, or multiples of 8.",

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 
 from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
-from plexus_detect.config.values import Duration, Glob, Number, Section, Unique, Url, Word, mistake
+from plexus_detect.config.values import Duration, FilePath, Glob, Number, Section, Unique, Url, Word, mistake
 from plexus_detect.errors import ConfigError
 
 APP_URL = "https://app.plexus.company"
@@ -74,7 +74,7 @@ class PlexusConfig(Section):
     api_key: SecretStr | None = Field(
         default=None, description="The API key (plx_...). Better: set PLEXUS_API_KEY, or api_key_file."
     )
-    api_key_file: Path | None = Field(
+    api_key_file: FilePath | None = Field(
         default=None, description="A file that holds the API key and nothing else."
     )
     endpoint: Url = Field(default=APP_URL, description="The app. Environment: PLEXUS_ENDPOINT.")
@@ -91,7 +91,7 @@ class PlexusConfig(Section):
     requests_per_s: Annotated[int, Field(ge=1, le=1000), Number] = Field(
         default=20, description="Requests a second in the long run, of all kinds; ten seconds' worth at once."
     )
-    ca_file: Path | None = Field(
+    ca_file: FilePath | None = Field(
         default=None,
         description="A file of certificates (PEM) to trust instead of the usual ones.",
     )
@@ -152,10 +152,10 @@ class PostConfig(Section):
 class StateConfig(Section):
     """What is kept between two runs."""
 
-    path: Path = Field(
+    path: FilePath = Field(
         default=Path("plexus-detect.db"), description="The SQLite file of cursors, snapshots and outbox."
     )
-    models: Path | None = Field(
+    models: FilePath | None = Field(
         default=None,
         description="Folder of learned models and their versions. Default: as path, ending in .models.",
     )
@@ -207,7 +207,7 @@ class HealthConfig(Section):
 class MonitorsConfig(Section):
     """The monitors that ``monitors plan`` and ``monitors apply`` read."""
 
-    path: Path = Field(default=Path("monitors"), description="A folder of JSON files, or one file.")
+    path: FilePath = Field(default=Path("monitors"), description="A folder of JSON files, or one file.")
 
 
 class LogConfig(Section):

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -226,6 +227,13 @@ def is_literal(pattern: str) -> bool:
     return not any(mark in pattern for mark in "*?[")
 
 
+def _usable_path(value: Path) -> Path:
+    """A path that a file system can have; raises a mistake."""
+    if "\0" in str(value):
+        raise mistake("{value} is not a path", "remove the character with the code 0")
+    return value
+
+
 def _base_url(value: str) -> str:
     """A base URL without its trailing slash; raises a mistake."""
     example = "write one like https://app.plexus.company"
@@ -283,6 +291,7 @@ Word = BeforeValidator(_lower)
 Unique = AfterValidator(_unique)
 Glob = Annotated[str, AfterValidator(_glob)]
 Globs = Annotated[tuple[Glob, ...], Field(min_length=1)]
+FilePath = Annotated[Path, AfterValidator(_usable_path)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Name = Annotated[str, AfterValidator(_name)]
 Rate = Annotated[str, BeforeValidator(_rate)]

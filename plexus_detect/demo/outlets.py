@@ -9,7 +9,7 @@ from typing import Protocol, TextIO
 
 from plexus_detect.demo.story import Happening
 from plexus_detect.demo.words import sentences
-from plexus_detect.logs import redact
+from plexus_detect.redaction import redact
 
 
 class Outlet(Protocol):

@@ -17,6 +17,9 @@ LEAVE: Final = "leave"
 Targets = tuple[str, ...] | None | Literal["leave"]
 """Ids of integrations, None for the platform's own fan-out, LEAVE for whatever is set there."""
 
+# A document is three levels deep, and what stands in an event's filters is the platform's business.
+DEPTH_MAX = 32
+
 SEVERITIES = ("info", "warning", "critical")
 # What the platform assumes for a field that a body omits, and what it answers for it. An offline monitor
 # cannot be switched on or off through the API, and its message is thrown away.
@@ -52,11 +55,40 @@ def parse(text: str, name: str) -> tuple[MonitorSpec, ...]:
         document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{name}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not valid JSON: {error}") from error
+    except RecursionError:
+        raise _too_deep(name) from None
+    except ValueError as error:
+        # Python refuses to convert so many digits, with advice that is none for a person.
+        reason = "a number is too long; shorten it" if "digits" in str(error) else error
+        raise ConfigError(f"{name}: not valid JSON: {reason}") from error
+    _check_texts(document, name)
     if isinstance(document, list):
         return tuple(_spec(entry, name, f"/{i}") for i, entry in enumerate(document))
     return (_spec(document, name, ""),)
+
+
+def _too_deep(name: str) -> ConfigError:
+    return ConfigError(f"{name}: not valid JSON: nested more than {DEPTH_MAX} levels deep; make it flatter")
+
+
+def _check_texts(document: object, name: str) -> None:
+    """Raise ConfigError for what the platform could not be sent: half characters, or a bottomless depth."""
+    level, waiting = 0, [document]
+    while waiting:
+        level += 1
+        if level > DEPTH_MAX:
+            raise _too_deep(name)
+        below: list[object] = []
+        for value in waiting:
+            if isinstance(value, dict):
+                below += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+                raise ConfigError(
+                    f"{name}: not valid JSON: {value!r} holds half a character; write its other half too"
+                )
+        waiting = below
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _existing(key: Key, fields: Mapping[str, Any]) -> Existing:
     try:
         settings = filled(key[2], fields)
         ids = None if targets is None else target_ids(targets)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ContractError(f"GET /api/monitors: the {key[2]} of {key[0]} {key[1]}: {error}") from error
     return Existing(key, settings, ids, str(fields.get("id", "")))
 

@@ -34,7 +34,8 @@ def one_sentence(path: str) -> Iterator[None]:
             f"state file {path} cannot be used ({text}); check that it is a file in a folder that "
             "exists and is writable"
         ) from None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # UnicodeDecodeError: of a text in a damaged file, also of SQLite's own words about it.
         raise damaged(path, str(error)) from None
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ class WorkerLock:
     """
 
     def __init__(self, path: str) -> None:
+        _require_file(path)
         self._holder = f"{path}.holder"
         make_private(f"{path}.lock")
         self._lock = sqlite3.connect(f"{path}.lock", timeout=LOOK_S, isolation_level=None)
@@ -78,6 +80,19 @@ class WorkerLock:
             Path(self._holder).unlink(missing_ok=True)
         # The lock file stays: unlinking it could give two workers a lock each, on two files of one name.
         self._lock.close()
+
+
+def _require_file(path: str) -> None:
+    """Raise StoreError where something is that is no file, before a lock or a journal is left beside it."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return  # there is nothing yet, or SQLite will say why it cannot be reached
+    if not stat.S_ISREG(mode):
+        raise StoreError(
+            f"state file {path} cannot be used (something else is there); check that it is a file, or choose "
+            "another state.path"
+        )
 
 
 def in_use(path: str) -> StoreError:
