@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import re
 import ssl
 from collections import Counter
@@ -122,7 +123,7 @@ class Client:
         self.requests = 0
         self.answers: Counter[str] = Counter()
         self.waited_s = 0.0
-        verify = True if endpoints.ca_file is None else _trust(endpoints.ca_file)
+        verify = _trust(endpoints.ca_file)
         try:
             self._http = httpx.AsyncClient(
                 headers={"x-api-key": api_key, "accept": "application/json", "user-agent": "plexus-detect"},
@@ -294,13 +295,20 @@ class Client:
         return b"".join(chunks)
 
 
-def _trust(ca_file: Path) -> ssl.SSLContext:
+def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """What is trusted: the certificates of the file, of SSL_CERT_FILE, or else the usual ones."""
+    given, named = (
+        ("plexus.ca_file", ca_file) if ca_file else ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE"))
+    )
+    if not named:
+        return True
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        return ssl.create_default_context(cafile=named)
     except (OSError, ssl.SSLError) as exc:
-        reason = getattr(exc, "strerror", None) or "it holds no certificate in PEM form"
+        no_pem = isinstance(exc, ssl.SSLError)
+        reason = "it holds no certificate in PEM form" if no_pem else exc.strerror
         raise ConfigError(
-            f"plexus.ca_file: {ca_file} cannot be used ({reason}); it must hold the certificates to trust"
+            f"{given}: {named} cannot be used ({reason}); it must hold the certificates to trust"
         ) from exc
 
 

@@ -162,7 +162,7 @@ def _toml(name: str, text: str) -> tuple[Any, Lines]:
     except ValueError as error:
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         where = f"{name}:{found[1]}" if found else name
-        problem = str(error).split(" (at ")[0]
+        problem = "a number is too long" if "digits" in str(error) else str(error).split(" (at ")[0]
         raise config_error(where, (), f"is not valid TOML: {problem}; correct that line") from None
 
 
@@ -243,6 +243,8 @@ class _Expansion:
                 raise config_error(
                     self.where((*path, str(key))), path, f"{key!r} is not a text key; put it in quotes"
                 )
+            if any("\ud800" <= c <= "\udfff" for c in key):
+                raise config_error(self.where(path), path, f"{key!r} holds half a character; write all of it")
             replaced[key] = self.of(value, (*path, key))
         return replaced
 

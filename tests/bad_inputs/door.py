@@ -25,6 +25,7 @@ NOWHERE = "http://127.0.0.1:9"  # the port that discards; nothing answers there
 SENTENCE_CHARS_MAX = 900
 
 _PLATFORM = ("PLEXUS_ENDPOINT", "PLEXUS_GATEWAY_URL", "PLEXUS_API_URL")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _LOG_LINE = re.compile(r"ts=\S+ level=\w+ component=\S+ event=")
 
 
@@ -43,14 +44,19 @@ class Said(NamedTuple):
 
 
 def through(
-    arguments: list[str], given: str | bytes = b"", env: Mapping[str, str] | None = None, url: str = NOWHERE
+    folder: Path,
+    arguments: list[str],
+    given: str | bytes = b"",
+    env: Mapping[str, str] | None = None,
+    url: str | None = NOWHERE,
 ) -> Said:
-    """Run ``plexus-detect`` with these arguments, this standard input and these further variables."""
+    """Run ``plexus-detect`` in a folder with these arguments, this standard input and these variables."""
     stdin = io.TextIOWrapper(io.BytesIO(given.encode() if isinstance(given, str) else given), "utf-8")
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
-    variables = {"PLEXUS_API_KEY": KEY, **dict.fromkeys(_PLATFORM, url), **(env or {})}
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    variables = {"PLEXUS_API_KEY": KEY, **dict.fromkeys(_PLATFORM, url or ""), **(env or {})}
     with pytest.MonkeyPatch.context() as patch, _logging_as_before():
-        for name in [name for name in os.environ if name.startswith("PLEXUS")]:
+        patch.chdir(folder)
+        for name in [name for name in os.environ if name.upper().startswith(("PLEXUS", "SSL_", *_PROXIES))]:
             patch.delenv(name)
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -58,7 +64,7 @@ def through(
         for name, stream in (("stdin", stdin), ("stdout", out), ("stderr", err)):
             patch.setattr(sys, name, stream)
         code = _exit_code()
-    said = Said(code, *(_written(stream) for stream in (out, err)))
+    said = Said(code, _written(out), _written(err))
     assert "stopped by a mistake" not in said.err, said.err
     assert "Traceback" not in said.err + said.out
     assert "S3cret" not in said.err + said.out
@@ -94,6 +100,7 @@ def refused(said: Said, code: int, *words: str) -> str:
     these words in it, which say what is wrong and where."""
     assert said.code == code, said
     assert len(said.sentences) == 1, said.err
+    assert said.out == ""
     (sentence,) = said.sentences
     assert sentence.startswith(("plexus-detect: ", "Error: ")), sentence
     assert len(sentence) <= SENTENCE_CHARS_MAX, sentence
@@ -107,3 +114,8 @@ def file_at(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content: what must not change."""
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
