@@ -25,7 +25,7 @@ from plexus_detect.doctor.command import doctor
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
 from plexus_detect.options import client_of, config_option, configured
-from plexus_detect.redaction import sentence
+from plexus_detect.redaction import sentence, visible
 from plexus_detect.serve.command import serve
 from plexus_detect.statefile.command import state
 from plexus_detect.status.command import status
@@ -147,7 +147,7 @@ def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode
     from plexus_detect.monitors import render
 
     wanted = asyncio.run(_plan(configured(config_paths), path))
-    click.echo("\n".join(render(wanted)))
+    click.echo("\n".join(map(visible, render(wanted))))
     if wanted.problems:
         sys.exit(1)
     if detailed_exitcode and wanted.changes:
@@ -182,7 +182,7 @@ def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool) -> No
     if sys.stdin.isatty() and not yes:
         wanted = asyncio.run(_plan(config, path))
         if wanted.changes:
-            click.echo("\n".join(render(wanted)))
+            click.echo("\n".join(map(visible, render(wanted))))
             click.confirm("Apply these changes?", abort=True)
     sys.exit(0 if asyncio.run(_apply(config, path)) else 1)
 
@@ -195,7 +195,7 @@ async def _apply(config: Config, path: Path | None) -> bool:
         wanted = await provision.make_plan(client, specs, _own_source(config))
         if wanted.empty:
             return True
-        result = await provision.apply_plan(client, wanted, click.echo)
+        result = await provision.apply_plan(client, wanted, lambda line: click.echo(visible(line)))
     return result.ok
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from plexus_detect.redaction import visible
+
 # What takes long to import is imported when a command runs, so that --help answers at once.
 if TYPE_CHECKING:
     from plexus_detect.client import Client
@@ -24,6 +26,11 @@ config_option = click.option(
     type=click.Path(path_type=Path),
     help="Configuration file (YAML, JSON or TOML); several are merged in order.",
 )
+
+
+def tell(text: str, *, nl: bool = True) -> None:
+    """Print what holds names of devices: what a terminal would obey in them is written out."""
+    click.echo(visible(text, "\n"), nl=nl)
 
 
 def configured(config_paths: tuple[Path, ...]) -> Config:

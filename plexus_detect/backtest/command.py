@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.errors import ConfigError
-from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.options import client_of, config_option, configured, tell
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _backtest(config: Config, wanted: Wanted, gates: Gates) -> list[str]:
     if wanted.as_json:
         click.echo(json.dumps(json_of(figures, replayed.episodes, failed), indent=2))
     else:
-        click.echo(text_of(figures, replayed.episodes), nl=False)
+        tell(text_of(figures, replayed.episodes), nl=False)
     if wanted.html is not None and bins is not None:
         from plexus_detect.backtest.page import Report, render
 

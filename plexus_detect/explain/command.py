@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.errors import ConfigError
-from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.options import client_of, config_option, configured, tell
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _print(config: Config, question: Question, *, as_json: bool) -> None:
     else:
         found = _account(config, question)
         text, told = words.text_of(found, asked_ms), words.json_of(found, asked_ms)
-    click.echo(json.dumps(told, indent=2, allow_nan=False) if as_json else text, nl=as_json)
+    tell(json.dumps(told, indent=2, allow_nan=False) if as_json else text, nl=as_json)
 
 
 def _group_account(config: Config, rule: GroupRule, question: Question) -> GroupAccount:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.errors import ConfigError
-from plexus_detect.options import config_option, configured
+from plexus_detect.options import config_option, configured, tell
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train(config_paths: tuple[Path, ...], name: str, output: str, **asked: str |
     if output == "json":
         click.echo(json.dumps(cards, indent=2))
     else:
-        click.echo("\n\n".join(card_text(card) for card in cards))
+        tell("\n\n".join(card_text(card) for card in cards))
 
 
 def _group(config: Config, name: str) -> DetectorConfig:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from plexus_detect.options import config_option, configured
+from plexus_detect.options import config_option, configured, tell
 
 if TYPE_CHECKING:
     from plexus_detect.training.versions import ModelFolder
@@ -31,7 +31,7 @@ def list_models(config_paths: tuple[Path, ...]) -> None:
             card = folder.card(name, version)
             span = " to ".join(exact_stamp(int(str(card.get(key, -1)))) for key in ("from_ms", "to_ms"))
             mark = "*" if version == used else " "
-            click.echo(f"{mark} {name} {version}  {card.get('backend')}, {card.get('rows')} rows, {span}")
+            tell(f"{mark} {name} {version}  {card.get('backend')}, {card.get('rows')} rows, {span}")
 
 
 @models.command()
@@ -47,7 +47,7 @@ def show(config_paths: tuple[Path, ...], name: str, version: int | None) -> None
     number = folder.current(name) if version is None else version
     if number is None:
         raise ModelError(f"there is no model {name!r} in {folder.path}")
-    click.echo(card_text(folder.card(name, number)))
+    tell(card_text(folder.card(name, number)))
 
 
 @models.command("roll-back")
@@ -62,7 +62,7 @@ def roll_back(config_paths: tuple[Path, ...], name: str, version: int | None) ->
         version = folder.roll_back(name)
     else:
         folder.use(name, version)
-    click.echo(f"{name}: version {version} is in use")
+    tell(f"{name}: version {version} is in use")
 
 
 def _folder(config_paths: tuple[Path, ...]) -> ModelFolder:
