@@ -14,7 +14,7 @@ import numpy as np
 
 from plexus_detect import clock, outbox, wire
 from plexus_detect.client import Client
-from plexus_detect.closing import Alert, AlertChanges, Debt, delivered
+from plexus_detect.closing import FORGET_MS, Alert, AlertChanges, Debt, delivered
 from plexus_detect.cursor import PollParams, Query
 from plexus_detect.errors import ApiError, AuthError, ContractError, RejectedError, TransientError
 from plexus_detect.logs import event
@@ -93,7 +93,17 @@ class Delivery:
         self._asked_wait_s = 0.0
         self._doubted: tuple[int, int] | None = None
         self.debts: dict[Alert, Debt] = store.alerts()
+        self._forget_old_debts()
         self.on_accepted: Callable[[Derived], None] | None = None
+
+    def _forget_old_debts(self) -> None:
+        """No sample came to pay them for so long that there is nobody left who would."""
+        before_ms = self._now_ms() - FORGET_MS
+        old = [alert for alert, debt in self.debts.items() if debt.since_ms < before_ms]
+        for alert in old:
+            del self.debts[alert]
+        if old:
+            self._store.change_alerts(AlertChanges(gone=old))
 
     async def deliver_all(self) -> bool:
         """Deliver until the outbox is empty (True) or an attempt failed (False; wait ``pause_s`` first).

@@ -19,8 +19,9 @@ from typing import Any
 from prometheus_client.exposition import choose_encoder
 
 from plexus_detect import __version__, clock
-from plexus_detect.logs import event, redact
+from plexus_detect.logs import event
 from plexus_detect.meters import Meters
+from plexus_detect.redaction import redact
 from plexus_detect.vitals import Trouble, Vitals, liveness, readiness
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from plexus_detect import clock
 from plexus_detect.bucket import RetryBudget
 from plexus_detect.config import Config
 from plexus_detect.health import Health, serve_health
-from plexus_detect.logs import redact
 from plexus_detect.meters import Meters, Traffic
 from plexus_detect.notify import Notifier
+from plexus_detect.redaction import redact
 from plexus_detect.vitals import Vitals, liveness, readiness
 
 # How often the event loop shows that it turns.

@@ -16,6 +16,10 @@ from plexus_detect.store import Store, damaged
 
 log = logging.getLogger(__name__)
 
+# A worker that is killed again and again never lives to its next snapshot: after so many ticks of replay a
+# start writes one, so that the journal is bounded and no start takes longer than the ones before.
+REPLAYED_TICKS_MAX = 60
+
 
 def load_running(store: Store, make: Callable[[], Running]) -> Running:
     """The state that ``store`` holds, with the same bits as the run that wrote it had.
@@ -41,13 +45,13 @@ def load_running(store: Store, make: Callable[[], Running]) -> Running:
             event(log, logging.WARNING, "state_does_not_fit", err=f"snapshot: {error!r}")
             store.distrust(snapshot)
             continue
-        replayed = 0
+        replayed = ticks = 0
         for now_ms, points in store.journal(snapshot.journal_id):
             _require_known(store, points, len(rows))
             running.replay(points, now_ms)
-            replayed += len(points)
+            replayed, ticks = replayed + len(points), ticks + 1
         event(log, logging.INFO, "state_loaded", series=running.series_count(), replayed=replayed)
-        if added:
+        if added or ticks >= REPLAYED_TICKS_MAX:
             store.save_snapshot(clock.now_ms(), running.fingerprint(), running.dump())
         return running
     _drop_damaged(store)

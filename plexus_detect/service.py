@@ -15,12 +15,13 @@ from plexus_detect import clock
 from plexus_detect.config import Config
 from plexus_detect.cursor import PollParams
 from plexus_detect.errors import ApiError, ConfigError, PlexusDetectError
-from plexus_detect.logs import event, redact, setup_logging
+from plexus_detect.logs import event, setup_logging
 from plexus_detect.loops import unless_stopped
 from plexus_detect.options import client_of
 from plexus_detect.outside import Outside
 from plexus_detect.policy import policy_of
 from plexus_detect.reader import Reader
+from plexus_detect.redaction import redact
 from plexus_detect.retry import retried
 from plexus_detect.series import SeriesTable
 from plexus_detect.store import Store

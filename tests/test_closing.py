@@ -6,12 +6,13 @@ import asyncio
 
 import numpy as np
 import pytest
-from fake_platform import START_MS, FakeClock
+from fake_platform import START_MS, FakeClock, FakePlatform
 from pipe import DEVICES, config, quiet_room
 
 from plexus_detect.client import Client, Endpoints
-from plexus_detect.closing import CALM_MS, AlertChanges, Debt, delivered, owing, zeros
+from plexus_detect.closing import CALM_MS, FORGET_MS, AlertChanges, Debt, delivered, owing, zeros
 from plexus_detect.config import Config
+from plexus_detect.delivery import Delivery, DeliveryParams
 from plexus_detect.sandbox import Sandbox, Settings
 from plexus_detect.series import Derived, Kind, Points, SeriesKey
 from plexus_detect.store import Store
@@ -69,6 +70,15 @@ def test_zeros_come_only_with_a_sample_of_the_source() -> None:
     out = zeros([(0, Kind.ZSCORE), (2, Kind.ZSCORE), (3, Kind.FLEET_ZSCORE)], points, keys)
     assert (out.series.tolist(), out.kind.tolist(), out.t_ms.tolist()) == ([0, 3], [0, 1], [50, 70])
     assert (out.value == 0.0).all()
+
+
+def test_a_debt_that_nobody_pays_is_forgotten(stopped: FakeClock) -> None:
+    """After a week, at the next start: its device has been dead for long."""
+    store = Store(":memory:")
+    new, old = stopped.t_ms - FORGET_MS + 1, stopped.t_ms - FORGET_MS - 1
+    store.change_alerts(AlertChanges({(0, 0): Debt(old), (1, 0): Debt(new)}))
+    delivery = Delivery(FakePlatform(), store, [], DeliveryParams(), lambda: stopped.t_ms)  # type: ignore[arg-type]
+    assert delivery.debts == store.alerts() == {(1, 0): Debt(new)}
 
 
 # --- through the platform ---------------------------------------------------------------------------------
@@ -186,5 +196,33 @@ def test_the_alerts_of_a_series_that_is_scored_close_by_themselves(stopped: Fake
         assert house.store.alerts() == {}
         times = [row.t_ms for row in house.box.rows("dev-1", "temperature.zscore")]
         assert times == sorted(set(times))
+
+    play(stopped, body)
+
+
+def test_a_restart_of_the_alert_engine_is_survived(stopped: FakeClock) -> None:
+    """While an anomaly lasts its breaches keep the alert open over a restart, without a second notification
+    and without the false "resolved" of the platform's clean-up; one that ended meanwhile is resolved."""
+
+    async def body(house: House) -> None:
+        await house.live(config(**PLAIN), 6)
+        await house.live(config(**PLAIN), 6, lift=8.0)
+        house.box.restart_houston()
+        for _ in range(11):
+            # A sample every 30 s is enough; the level rises, so that it does not become the normal one.
+            house.number += 29
+            await house.live(config(**PLAIN), 1, lift=40.0 + house.number)
+            house.box.tick()
+        titles = [message.event for message in house.box.slack_messages()]
+        assert titles == ["alert.triggered"]
+        assert house.open_alerts() == 1
+        house.box.restart_houston()
+        await house.live(config(**PLAIN), 60)
+        for _ in range(11):
+            house.number += 29
+            await house.live(config(**PLAIN), 1)
+            house.box.tick()
+        assert house.open_alerts() == 0
+        assert house.store.alerts() == {}
 
     play(stopped, body)

@@ -14,6 +14,8 @@ import pytest
 from fake_platform import START_MS, FakeClock
 from restore_room import DEVICES, TICKS, Room, run, same, short
 
+from plexus_detect.restore import REPLAYED_TICKS_MAX
+
 
 @pytest.mark.parametrize("kills", [{5, 6, 7}, {21, 26}, set(range(TICKS))], ids=len)
 def test_killed_and_continued_equals_never_stopped(
@@ -210,3 +212,23 @@ def test_with_both_snapshots_gone_nothing_is_posted_twice(
     keys = [row[:3] for row in room.posted()]
     assert len(keys) == len(set(keys))
     assert max(row[2] for row in room.posted()) > START_MS + 36_000
+
+
+def test_a_crash_loop_leaves_no_endless_journal(stopped: FakeClock, tmp_path: Path) -> None:
+    """A worker that never lives to its next snapshot has one written by a start that had much to replay."""
+    room = Room(stopped, tmp_path / "s.db", short(state__snapshot_interval="1d"))
+
+    async def body() -> None:
+        for life in range(12):
+            await room.open()
+            for k in range(10):
+                room.measure(10 * life + k)
+                await room.tick()
+            assert room.store is not None
+            assert len(list(room.store.journal(0))) <= 2 * REPLAYED_TICKS_MAX + 10, life
+            if life == 7:
+                assert len(list(room.store.snapshots())) == 2
+
+    asyncio.run(body())
+    assert room.store is not None
+    room.store.close()

@@ -89,6 +89,11 @@ class Plexus:
         self.stores.points.add(org, rows, self.stamps.now_ms())
         return len(rows)
 
+    def restart_houston(self) -> None:
+        """Start the threshold engine anew: what it knew is gone, the alerts it left are in the store."""
+        self.houston = Houston(self.stores, self.notices, self.stamps, self.settings)
+        self.watch.houston = self.houston
+
     def close(self) -> None:
         """Stop delivering and close the store."""
         self.slack.close()

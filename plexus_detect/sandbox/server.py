@@ -206,6 +206,10 @@ class Sandbox:
         """Run the 30 s loops if they are due by the sandbox's clock, and tell whether they ran."""
         return self._plexus.watch.tick()
 
+    def restart_houston(self) -> None:
+        """Let the engine behind threshold monitors start anew, as the platform does on a deployment."""
+        self._plexus.restart_houston()
+
     @property
     def faults(self) -> Faults:
         """The faults in force."""

@@ -39,7 +39,7 @@ class Watch:
         self, stores: Stores, houston: Houston, notices: Notices, stamps: Stamps, settings: Settings
     ) -> None:
         self._stores = stores
-        self._houston = houston
+        self.houston = houston
         self._notices = notices
         self._stamps = stamps
         self._settings = settings
@@ -64,7 +64,7 @@ class Watch:
                 self._event(monitor, now)
             for monitor in self._stores.monitors.of_kind("offline"):
                 self._offline(monitor, now)
-            self._houston.sweep()
+            self.houston.sweep()
             return True
 
     def _event(self, monitor: Monitor, now: int) -> None:
