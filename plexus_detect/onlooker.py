@@ -7,83 +7,43 @@ that fits and the ticks after it.
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from plexus_detect.errors import ModelError, StoreError
 from plexus_detect.running import Running
 from plexus_detect.series import F64, I64, Points, SeriesKey
-from plexus_detect.store import SCHEMA_VERSION, Snapshot, Store
-
-APPLICATION_ID = 0x504C5844
-HOLDER_BYTES_MAX = 4096
+from plexus_detect.store import Snapshot, Store, damaged, schema
+from plexus_detect.store.database import Database, size_of
+from plexus_detect.store.lock import Holder, holder_of, is_held
 
 StoredSeries = tuple[int, SeriesKey, int | None]
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Whether a worker has the state file, and which, as far as that is known."""
+class Presence(NamedTuple):
+    """Whether a worker has a state file, and which, as far as it is known."""
 
     held: bool
-    pid: int | None = None
-    host: str | None = None
+    holder: Holder | None = None
 
     def __str__(self) -> str:
-        named = f", pid {self.pid} on host {self.host}" if self.pid is not None else ""
-        return f"running{named}" if self.held else "not running"
+        if not self.held:
+            return "not running"
+        if self.holder is None:
+            return "running"
+        where = "" if self.holder.host == socket.gethostname() else f" on {self.holder.host}"
+        return f"running (pid {self.holder.pid}{where})"
 
 
-def holder_of(path: Path | str) -> Holder:
+def presence_of(path: Path | str) -> Presence:
     """Who has the state file; looking takes nothing from a worker."""
-    if not _is_held(path):
-        return Holder(held=False)
-    try:
-        with Path(f"{path}.holder").open("rb") as file:
-            found = json.loads(file.read(HOLDER_BYTES_MAX))
-        pid, host = found["pid"], found["host"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Holder(held=True)
-    named = isinstance(pid, int) and isinstance(host, str) and host.isprintable() and len(host) <= 255
-    # A name that another worker left behind, which has ended, is not that of the one that holds the lock.
-    return Holder(held=True, pid=pid, host=host) if named and _may_live(pid, host) else Holder(held=True)
-
-
-def _is_held(path: Path | str) -> bool:
-    """Whether the worker's lock cannot be shared at this instant."""
-    try:
-        with closing(sqlite3.connect(_uri(f"{path}.lock"), uri=True, timeout=0.0)) as db:
-            db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        return "locked" in str(error)
-    except sqlite3.DatabaseError:
-        return False
-    return False
-
-
-def _may_live(pid: int, host: str) -> bool:
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _uri(path: Path | str) -> str:
-    return f"{Path(path).resolve().as_uri()}?mode=ro"
+    holder = holder_of(str(path))
+    return Presence(holder is not None or is_held(str(path)), holder)
 
 
 class Onlooker(Store):
@@ -94,92 +54,46 @@ class Onlooker(Store):
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        self._reading: sqlite3.Connection | None = None
+        self._lock = None
+        self._damaged = set()
+        self._db = Database(self.path)
         if not Path(path).exists():
             raise StoreError(
                 f"there is no state file {path}; no worker has run here yet, or state.path is another one"
             )
+        if not Path(path).is_file():
+            raise StoreError(f"state file {path} is no file; choose another state.path")
         try:
             with self._guard():
-                self._reading = self._connected()
-                self._check()
+                self._db.connect_to_read()
+                if schema.version_of(self._db) is None:
+                    raise StoreError(f"state file {path} is empty; a worker fills it with its first start")
+                self._execute("BEGIN")
+                # The moment begins with the first reading.
+                self._execute("SELECT COUNT(*) FROM series")
         except BaseException:
             self.close()
             raise
 
-    def _connected(self) -> sqlite3.Connection:
-        """A connection that sees one moment, from now until it is closed."""
-        for uri in (_uri(self.path), f"{_uri(self.path)}&immutable=1"):
-            db = sqlite3.connect(uri, uri=True, isolation_level=None)
-            try:
-                db.execute("BEGIN")
-                db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-            except sqlite3.OperationalError as error:
-                db.close()
-                # A file that no worker has open, in a folder where we may write nothing, not even beside it.
-                beside = any(word in str(error) for word in ("unable to open", "readonly"))
-                if beside and not Path(f"{self.path}-wal").exists():
-                    continue
-                raise
-            except BaseException:
-                db.close()
-                raise
-            return db
-        raise StoreError(f"state file {self.path} cannot be read; check its rights")
-
-    def _check(self) -> None:
-        if not self._value("SELECT COUNT(*) FROM sqlite_master"):
-            raise StoreError(f"state file {self.path} is empty; a worker fills it with its first start")
-        if self._value("PRAGMA application_id") != APPLICATION_ID:
-            raise StoreError(f"{self.path} is an SQLite file of another program; choose another state.path")
-        if (version := self.schema()) > SCHEMA_VERSION:
-            raise StoreError(
-                f"state file {self.path} has schema {version}, this program knows {SCHEMA_VERSION}; "
-                "run the newer program"
-            )
-
-    def _execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:  # noqa: ANN401  as SQLite takes them
-        if self._reading is None:
-            raise StoreError(f"state file {self.path} is closed")
-        return self._reading.execute(sql, values)
-
-    def _value(self, sql: str) -> Any:  # noqa: ANN401  whatever type the one column has
-        return self._execute(sql).fetchone()[0]
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"state file {self.path} cannot be read ({error}); check that it is a file you may read"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"state file {self.path} is damaged ({error}); restore a copy, or move it away to start anew"
-            ) from None
-
     def _transaction(self) -> NoReturn:
         raise StoreError(f"state file {self.path} is open for reading only")
-
-    def close(self) -> None:
-        """Close the file; a second time is harmless."""
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
 
     # -- what only whoever looks wants to know
 
     def schema(self) -> int:
         """The version of the file's schema."""
         with self._guard():
-            return int(self._value("PRAGMA user_version"))
+            return int(self._db.value("PRAGMA user_version"))
 
     def damage(self) -> str | None:
         """What SQLite's own check of the whole file finds, None when nothing."""
         with self._guard():
-            found = str(self._value("PRAGMA quick_check(1)"))
+            found = str(self._db.value("PRAGMA quick_check(1)"))
         return None if found == "ok" else " ".join(found.split())
+
+    def bytes_held(self) -> int:
+        """The size of the file and of what is not yet written into it."""
+        return size_of(self.path) + size_of(f"{self.path}-wal")
 
     def ticks(self) -> list[int]:
         """The numbers of the ticks in the journal, oldest first: those of ``journal(0)``."""
@@ -240,20 +154,32 @@ class Recall:
         """Begin with the newest snapshot, or without any when it does not fit."""
         self.value, self._value_ms = np.full(len(rows), np.nan), np.full(len(rows), -1, np.int64)
         self.misfit, covered = "no worker has saved anything yet", store.covered_ms()
-        snapshot = next(store.snapshots(), None)
-        if snapshot is not None:
-            self.misfit = self._restore(snapshot, rows, covered)
-        if snapshot is not None and self.misfit is None:
-            self._follow(store, numbers, snapshot.journal_id)
-            return
+        held = list[Snapshot]()
+        for snapshot in store.snapshots():
+            held.append(snapshot)
+            try:
+                self.misfit = self._restore(snapshot, rows, covered)
+            except (LookupError, TypeError, AttributeError):
+                # Its checksum holds, and yet it is not what we write: a start takes the one before it.
+                continue
+            if self.misfit is None:
+                self._follow(store, numbers, snapshot.journal_id)
+                return
+            break
         self.running = self._make()
         self.running.restore(rows, None, covered)
-        last = self.running.cursors.last_ms
-        if snapshot is not None:
-            held = snapshot.columns["cursors.last_ms"][: len(last)]
-            last[: len(held)] = held
         self._follow(store, numbers, 0)
-        last[: len(rows)] = np.maximum(last[: len(rows)], self._value_ms)
+        self._take_times(held)
+
+    def _take_times(self, held: Sequence[Snapshot]) -> None:
+        """The newest sample of each series, whatever the settings were."""
+        last = self.running.cursors.last_ms
+        for column in (s.columns.get("cursors.last_ms") for s in held):
+            if column is not None and column.dtype == np.int64 and column.ndim == 1:
+                n = min(len(last), len(column))
+                last[:n] = np.maximum(last[:n], column[:n])
+        n = len(self._value_ms)
+        last[:n] = np.maximum(last[:n], self._value_ms)
 
     def _restore(self, snapshot: Snapshot, rows: Sequence[StoredSeries], covered: I64) -> str | None:
         """Take over a snapshot; what does not fit if it cannot be."""
@@ -271,6 +197,9 @@ class Recall:
         """Take ticks by their ``numbers``, those up to number ``at`` for their values only."""
         since = numbers[0] - 1 if numbers else self._at
         for number, (now_ms, points) in zip(numbers, store.journal(since), strict=True):
+            n = len(self.value)
+            if len(points) and not 0 <= points.series.min() <= points.series.max() < n:
+                raise damaged(store.path, f"the journal has points of a series beyond the {n} that are known")
             self._take_values(points)
             # A tick at 0 recorded series, when no time had passed.
             self.tick_ms = now_ms or self.tick_ms

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import json
 import os
 import random
 import sqlite3
@@ -16,7 +19,7 @@ from fake_platform import START_MS, FakeClock, FakePlatform, settings
 
 from plexus_detect.config import Config
 from plexus_detect.errors import StoreError
-from plexus_detect.onlooker import Holder, Onlooker, Recall, holder_of
+from plexus_detect.onlooker import Onlooker, Presence, Recall, presence_of
 from plexus_detect.running import Running
 from plexus_detect.series import Points
 from plexus_detect.status.command import recall_of
@@ -169,7 +172,7 @@ def _newer(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
         (lambda path: path.write_text("hello " * 500), "is damaged"),
-        (lambda path: path.mkdir(), "cannot be read"),
+        (lambda path: path.mkdir(), "is no file"),
         (_foreign, "of another program"),
         (_newer, "has schema 99"),
     ],
@@ -183,21 +186,57 @@ def test_files_that_cannot_be_read(tmp_path: Path, make: Callable[[Path], None],
 
 
 def test_who_has_the_file(tmp_path: Path) -> None:
-    """A lock that is held says that a worker runs, the note beside it which one; a note of one that has ended
-    says nothing."""
+    """A lock that is held says that a worker runs, the note beside it which one; without a note it has no
+    name."""
     path = tmp_path / "s.db"
-    assert holder_of(path) == Holder(held=False)
+    assert str(presence_of(path)) == "not running"
     with closing(Store(path)):
-        Path(f"{path}.holder").unlink(missing_ok=True)
-        assert holder_of(path) == Holder(held=True)
-        assert str(holder_of(path)) == "running"
-        for note in ("", "[]", "{", '{"pid": "x", "host": 3}', '{"pid": 1}'):
-            Path(f"{path}.holder").write_text(note)
-            assert holder_of(path) == Holder(held=True)
-        Path(f"{path}.holder").write_text(f'{{"pid": {os.getpid()}, "host": "elsewhere"}}')
-        assert str(holder_of(path)) == f"running, pid {os.getpid()} on host elsewhere"
-    assert holder_of(path).held is False
-    assert str(holder_of(path)) == "not running"
+        assert str(presence_of(path)) == f"running (pid {os.getpid()})"
+        note = json.loads(Path(f"{path}.holder").read_text())
+        Path(f"{path}.holder").write_text(json.dumps(note | {"host": "elsewhere"}))
+        assert str(presence_of(path)) == f"running (pid {os.getpid()} on elsewhere)"
+        Path(f"{path}.holder").write_text("{")
+        assert presence_of(path) == Presence(held=True)
+        assert str(presence_of(path)) == "running"
+    assert presence_of(path) == Presence(held=False)
+
+
+def _odd_snapshot(db: sqlite3.Connection) -> None:
+    """A snapshot with the right checksum and fingerprint that is none of ours."""
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.zeros(3))
+    blob = buffer.getvalue()
+    (fingerprint,) = db.execute("SELECT fingerprint FROM snapshot ORDER BY id DESC").fetchone()
+    (at,) = db.execute("SELECT MAX(id) FROM journal").fetchone()
+    row = (1, at, fingerprint, hashlib.sha256(blob).hexdigest(), blob)
+    db.execute(
+        "INSERT INTO snapshot(created_ms, journal_id, fingerprint, sha256, body) VALUES (?,?,?,?,?)", row
+    )
+
+
+def _odd_journal(db: sqlite3.Connection) -> None:
+    """A tick with points of a series that is not there."""
+    body = np.zeros(1, np.dtype([("series", "<i4"), ("t_ms", "<i8"), ("value", "<f8"), ("late", "?")]))
+    body["series"] = 999
+    db.execute("INSERT INTO journal(now_ms, body) VALUES (1, ?)", (body.tobytes(),))
+
+
+def test_odd_content_is_no_traceback(stopped: FakeClock, tmp_path: Path) -> None:
+    """A snapshot that is none gives way to the one before, as at a start; an impossible tick is damage."""
+    config = short(tmp_path / "s.db")
+    known: list[dict[str, bytes]] = []
+    worked(stopped, config, 10, lambda worker, *_: known.append(bits(worker.running)))
+    with closing(sqlite3.connect(config.state.path)) as db:
+        _odd_snapshot(db)
+        db.commit()
+        recall = recall_of(config)
+        recall.look()
+        assert recall.misfit is None
+        assert bits(recall.running) == known[-1]
+        _odd_journal(db)
+        db.commit()
+    with pytest.raises(StoreError, match="is damaged"):
+        recall_of(config).look()
 
 
 def test_a_recall_of_nothing_saved(tmp_path: Path) -> None:

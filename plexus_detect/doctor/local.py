@@ -19,7 +19,7 @@ from plexus_detect import __version__, clock
 from plexus_detect.config import Config, KeyPath, Origin
 from plexus_detect.doctor.findings import Finding, fail, failed, ok, warn
 from plexus_detect.errors import AuthError, ConfigError, ModelError, StoreError
-from plexus_detect.onlooker import Onlooker, holder_of
+from plexus_detect.onlooker import Onlooker, presence_of
 
 # The platform's keys have so many characters; others are refused (contract section 1).
 KEY_CHARS = 36
@@ -88,7 +88,7 @@ def state(config: Config) -> Iterator[Finding]:
     yield _free(folder)
     yield from _state_file(path)
     if path.exists():
-        yield ok("worker", str(holder_of(path)))
+        yield ok("worker", str(presence_of(path)))
 
 
 def free_bytes(folder: Path) -> int:
@@ -111,6 +111,7 @@ def _state_file(path: Path) -> Iterator[Finding]:
     try:
         with closing(Onlooker(path)) as store:
             damage, schema, series = store.damage(), store.schema(), len(store.series())
+            bytes_held = store.bytes_held()
     except StoreError as error:
         yield failed("state file", error)
         return
@@ -120,7 +121,6 @@ def _state_file(path: Path) -> Iterator[Finding]:
     elif not os.access(path, os.W_OK):
         yield fail("state file", f"{path} may not be written", "change its rights", exit_code=4)
     else:
-        bytes_held = sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
         told = f"{path}: schema {schema}, {series:,} series, {size(bytes_held)}, whole"
         yield ok("state file", told)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,18 +142,18 @@ def _text(above: tuple[Header, str], wanted: Sequence[Row], limit: int, view: Vi
 def _looked(config: Config, recall: Recall) -> tuple[Header, str, list[Row]]:
     """See what is there now: what stands above the table, the worker in words, and all rows."""
     from plexus_detect import clock
-    from plexus_detect.onlooker import holder_of
+    from plexus_detect.onlooker import presence_of
     from plexus_detect.status.rows import Moment, counts, rows_of
     from plexus_detect.status.table import Header
 
-    holder = holder_of(config.state.path)
+    worker = presence_of(config.state.path)
     recall.look()
     now_ms = clock.now_ms()
-    moment = Moment(now_ms, recall.tick_ms, holder.held)
+    moment = Moment(now_ms, recall.tick_ms, worker.held)
     rows = rows_of(recall.running, recall.value, moment, misfit=recall.misfit is not None)
     header = Header(
         path=str(config.state.path),
-        worker={"running": holder.held, "pid": holder.pid, "host": holder.host},
+        worker={"running": worker.held, **(asdict(worker.holder) if worker.holder else {})},
         now_ms=now_ms,
         tick_ms=recall.tick_ms,
         saved_ms=recall.saved_ms,
@@ -163,7 +163,7 @@ def _looked(config: Config, recall: Recall) -> tuple[Header, str, list[Row]]:
         outbox_oldest_ms=recall.outbox_oldest_ms,
         misfit=recall.misfit,
     )
-    return header, str(holder), rows
+    return header, str(worker), rows
 
 
 def _watch(config: Config, recall: Recall, view: View) -> None:

@@ -41,7 +41,7 @@ class Row:
 
     ``last_ms`` is None without any sample; ``value``, ``z`` and ``fleet_z`` are NaN while not known; ``over``
     is the largest score in units of its line. While ``warming``, ``known`` of ``needed`` points are there;
-    ``late`` points came after newer ones (None: not counted).
+    ``late`` points came after newer ones.
     """
 
     key: SeriesKey
@@ -54,7 +54,7 @@ class Row:
     known: int
     needed: int
     episodes: tuple[OpenEpisode, ...] = ()
-    late: int | None = None
+    late: int = 0
 
 
 class Moment(NamedTuple):
@@ -84,7 +84,6 @@ def _measured(running: Running, value: F64, silence: _Silence, misfit: bool) -> 
             _of_lane(columns, lane)
     columns.take_scores(running)
     silent, stale = silence
-    late = getattr(cursors, "late_n", None)
     for i in np.flatnonzero(cursors.selected[: len(keys)]).tolist():
         state: State = columns.state.get(i, "unknown" if misfit else "group only")
         state = "silent" if silent[i] else "stale" if stale[i] else state
@@ -100,7 +99,7 @@ def _measured(running: Running, value: F64, silence: _Silence, misfit: bool) -> 
             min(int(columns.known[i]), needed),
             needed,
             tuple(columns.episodes.get(i, ())),
-            None if late is None else int(late[i]),
+            int(cursors.late_n[i]),
         )
 
 
