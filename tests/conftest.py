@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
+# Before a library is loaded that asks: several workers share the processors, and the threads of one wait for
+# those of the others, turning. A fit that takes two seconds of processor time alone takes fourteen like that.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+import profiles
 import pytest
 from fake_platform import FakeClock
 from restore_room import Room, run, short
+
+profiles.load()
 
 
 @pytest.fixture

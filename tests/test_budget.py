@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect.budget import INCIDENT_MS, LEVEL_MAX, LEVELS, Budget, line_factor
 
@@ -141,7 +142,7 @@ def test_a_fleet_keeps_its_budget(heavy: bool) -> None:
     assert opened["budget"] <= 2 * 2.0
 
 
-@settings(max_examples=50, deadline=None)
+@examples(500)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 300), min_size=1, max_size=8), st.integers(0, 7))
 def test_calls_of_any_size_and_snapshots_change_nothing(seed: int, sizes: list[int], restart: int) -> None:
     """All at once, bit by bit, or loaded from a snapshot: the same lines and the same state."""

@@ -197,11 +197,17 @@ def test_a_missing_extra(tmp_path: Path) -> None:
 # --- help -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is compiled once has been compiled."""
+    finished(["--version"], environment("http://127.0.0.1:1", READ_KEY), tmp_path_factory.mktemp("version"))
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c) or "plexus-detect")
 def test_help_of_every_command(tmp_path: Path, command: list[str]) -> None:
     """It ends with 0, explains itself on standard output, and costs less than 0.4 s of CPU."""
     env = environment("http://127.0.0.1:1", READ_KEY)
-    finished(["--version"], env, tmp_path)  # whatever is compiled once is compiled now
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = finished([*command, "--help"], env, tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

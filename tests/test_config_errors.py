@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect.config import Config, load_config
 from plexus_detect.config.document import BYTES_MAX, DEPTH_MAX, VALUES_MAX
@@ -378,7 +379,7 @@ MARKS = st.sampled_from("[]{}:*&!<>|?\"'#=,~ \n\t-%@`x5")
 @example(content=b'{"plexus": {"endpoint": "\\ud800"}}', suffix=".json")
 @example(content=b'{"plexus": {"endpoint": "http://\\u2100"}}', suffix=".json")
 @example(content=b'{"plexus": {"api_key_file": "a\\u0000b"}}', suffix=".json")
-@settings(max_examples=400, deadline=None)
+@examples(4000)
 def test_no_file_can_do_worse_than_a_config_error(content: bytes, suffix: str) -> None:
     """Whatever a file holds, loading ends with a Config or with a ConfigError of one line."""
     with tempfile.TemporaryDirectory() as folder:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect.cursor import (
     REVISIONS_MAX,
@@ -290,7 +291,7 @@ class World:
             self.found += pairs
 
 
-@settings(max_examples=60, deadline=None)
+@examples(600)
 @given(
     st.integers(0, 2**32),
     st.lists(st.integers(100, 20_000), min_size=3, max_size=30),

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from profiles import examples
 from streams import BAD_VALUES, cut, noise, places, points, series_of, streams, ticks
 
 from plexus_detect.detectors import REGISTRY, Detector, DetectorParams, ZScore
@@ -80,7 +81,7 @@ every_windowed_detector = pytest.mark.parametrize("name", [n for n in EVERY if n
 
 
 @every_detector
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(stream=streams(), at=places())
 def test_stepping_a_then_b_is_stepping_both(name: str, stream: Points, at: list[int]) -> None:
     """However a stream is cut into calls, scores, relearned points and state have the same bits."""
@@ -92,7 +93,7 @@ def test_stepping_a_then_b_is_stepping_both(name: str, stream: Points, at: list[
 
 
 @every_detector
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(stream=streams(rows=2, size=400))
 def test_a_long_run_is_the_same_point_by_point(name: str, stream: Points) -> None:
     """A long stretch of few series has the bits of one call a point."""
@@ -105,7 +106,7 @@ def test_a_long_run_is_the_same_point_by_point(name: str, stream: Points) -> Non
 
 
 @every_detector
-@settings(max_examples=20, deadline=None)
+@examples(200)
 @given(stream=streams(rows=3))
 def test_series_do_not_see_each_other(name: str, stream: Points) -> None:
     """A series among others has the scores it has alone, in whatever row it stands."""
@@ -123,7 +124,7 @@ def test_series_do_not_see_each_other(name: str, stream: Points) -> None:
 
 
 @every_detector
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(stream=streams(), at=places())
 def test_a_snapshot_changes_nothing(name: str, stream: Points, at: list[int]) -> None:
     """Dumped and loaded into a fresh detector between any two calls, it goes on with the same bits."""
@@ -137,7 +138,7 @@ def test_a_snapshot_changes_nothing(name: str, stream: Points, at: list[int]) ->
 
 
 @every_detector
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(stream=streams(), other=streams())
 def test_a_score_never_depends_on_the_future(name: str, stream: Points, other: Points) -> None:
     """Whatever comes after a point in the same call, its score is the same."""
@@ -197,7 +198,7 @@ def test_state_is_bounded(name: str) -> None:
 
 
 @every_detector
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(stream=streams())
 def test_no_input_raises_or_gives_an_infinite_score(name: str, stream: Points) -> None:
     """NaN, infinities, 1e308, sentinels, clocks that jump by days: scores are NaN or within bounds."""
@@ -221,7 +222,7 @@ def test_a_bad_value_is_not_a_reason_to_forget(name: str, bad: float, n: int) ->
 
 
 @every_detector
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(stream=streams(), at=places())
 def test_every_score_has_its_reason_and_what_is_new_in_it(name: str, stream: Points, at: list[int]) -> None:
     """The code says which check gave a score or why there is none, whatever the calls; NaN has its own.

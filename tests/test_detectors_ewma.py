@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from profiles import examples
 from streams import cut, noise, places, points, series_of, streams
 
 from plexus_detect.detectors import DetectorParams, Ewma
@@ -63,7 +64,7 @@ def test_with_a_window_of_time_weights_fall_with_time() -> None:
     assert scores.centre[-1] == pytest.approx(np.average(values, weights=weights), rel=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(500)
 @given(stream=streams(size=300), at=places())
 def test_a_window_of_time_obeys_the_laws(stream: Points, at: list[int]) -> None:
     """With elapsed times, too: calls of any size, single points and snapshots have the same bits."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from streams import BAD_VALUES, noise, points, series_of
 
 from plexus_detect.detectors import DetectorParams, Gap
@@ -259,7 +260,7 @@ def test_known_factor_of_other_changes_is_none(before: float, after: float) -> N
     assert known_factor(before, after) is None
 
 
-@settings(max_examples=100, deadline=None)
+@examples(1000)
 @given(before=st.floats(width=64), after=st.floats(width=64))
 def test_known_factor_takes_any_numbers(before: float, after: float) -> None:
     """Whatever the numbers, an answer is true: the change gives the second value of the first, within 2 %."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_platform import START_MS, FakeClock, Row
-from hypothesis import given, settings
+from hypothesis import given
 from pipe import Pipe, config, play
+from profiles import examples
 from streams import noise, points, streams
 
 from plexus_detect.detectors import DetectorParams, Robust, ZScore
@@ -123,7 +124,7 @@ def test_another_cadence_counts_when_a_level_is_relearned(kind: type[ZScore | Ro
         assert scores.centre[-1] == pytest.approx(centre, rel=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(500)
 @given(stream=streams(rows=1, size=300))
 def test_the_baseline_is_that_of_a_list(stream: Points) -> None:
     """Whatever comes, z is against the mean of as many of the newest learned points as a plain list holds,
@@ -150,7 +151,7 @@ def test_the_baseline_is_that_of_a_list(stream: Points) -> None:
         assert detector.ready_count(np.array([0]))[0] == min(len(learned), limit)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(500)
 @given(stream=streams(rows=1, size=300))
 def test_one_point_has_no_cadence(stream: Points) -> None:
     """With ``min_points`` of 1 there is no interval when scores begin: the window is ``window`` points."""

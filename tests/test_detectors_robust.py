@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from streams import noise, points, series_of
 
 from plexus_detect.detectors import DetectorParams, Robust, ZScore
@@ -21,7 +22,7 @@ def robust(params: DetectorParams = QUIET) -> Robust:
     return detector
 
 
-@settings(max_examples=80, deadline=None)
+@examples(800)
 @given(
     window=st.integers(1, 9),
     values=st.lists(

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect.episode import EpisodeParams, Episodes, Transition
 
@@ -75,7 +76,7 @@ settings_of = st.tuples(
 ).map(lambda t: EpisodeParams(3.0, t[0], t[0] + t[1], t[2], t[3]))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(2000)
 @given(
     settings_of,
     st.lists(st.tuples(st.integers(0, 2), scores, st.booleans()), max_size=60),

@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from streams import noise, points
 
 from plexus_detect import score_series
@@ -325,7 +326,7 @@ def same(a: Evaluation, b: Evaluation) -> bool:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(250)
 @given(
     st.sampled_from([FLEET, BUDGETED]),
     st.lists(st.integers(1, 120), min_size=1, max_size=12),

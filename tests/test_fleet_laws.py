@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from profiles import examples
 from sites import SMALL, arrival, fleet_of, same, same_state, site, two_groups, z_of
 from streams import cut, places, streams
 
@@ -13,7 +14,7 @@ from plexus_detect.series import Points, Scores
 from plexus_detect.stats import Z_MAX
 
 
-@settings(max_examples=25, deadline=None)
+@examples(250)
 @given(stream=streams(rows=12, late=False, size=200), at=places(200))
 def test_stepping_a_then_b_is_stepping_both(stream: Points, at: list[int]) -> None:
     """However a stream is cut into calls, scores and state have the same bits."""
@@ -44,7 +45,7 @@ def test_a_busy_stream_is_the_same_point_by_point() -> None:
     assert len(whole.relearned()) > 0
 
 
-@settings(max_examples=25, deadline=None)
+@examples(250)
 @given(stream=streams(rows=12, late=False, size=200), at=places(200))
 def test_a_snapshot_changes_nothing(stream: Points, at: list[int]) -> None:
     """Dumped and loaded into a fresh one between any two calls, a fleet goes on with the same bits."""
@@ -59,7 +60,7 @@ def test_a_snapshot_changes_nothing(stream: Points, at: list[int]) -> None:
     assert same_state(steady, other)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(200)
 @given(stream=streams(rows=12, late=False, size=200), other=streams(rows=12, late=False, size=200))
 def test_a_score_never_depends_on_the_future(stream: Points, other: Points) -> None:
     """Whatever comes after a point, its score is the same."""
@@ -68,7 +69,7 @@ def test_a_score_never_depends_on_the_future(stream: Points, other: Points) -> N
     assert same(alone, Scores(followed.z[:n], followed.centre[:n], followed.scale[:n]))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(200)
 @given(stream=streams(rows=12, late=False, size=200))
 def test_fleets_do_not_see_each_other(stream: Points) -> None:
     """A fleet in a bank with another has the scores it has alone."""
@@ -89,7 +90,7 @@ def test_shifted_and_scaled_data_has_the_same_relative_score(shift: float, facto
     assert np.nanmax(np.abs(np.abs(after) - np.abs(before)) / np.maximum(np.abs(before), 1.0)) < 1e-4
 
 
-@settings(max_examples=40, deadline=None)
+@examples(400)
 @given(stream=streams(rows=12, late=False))
 def test_no_input_raises_or_gives_an_infinite_score(stream: Points) -> None:
     """NaN, infinities, sentinels, clocks that jump by days: scores are NaN or within bounds."""

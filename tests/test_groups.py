@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect.episode import EpisodeParams
 from plexus_detect.evaluate import Evaluation, Event, Policy, Rule, State, dump, evaluate, load
@@ -134,7 +135,7 @@ def streams(draw: st.DrawFn) -> tuple[list[tuple[int, int, float]], list[int]]:
     return cells, arrivals
 
 
-@settings(max_examples=60, deadline=None)
+@examples(600)
 @given(streams(), st.integers(1, 7))
 def test_rows_do_not_depend_on_how_polls_split_the_points(
     given_points: tuple[list[tuple[int, int, float]], list[int]], every: int

@@ -8,8 +8,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect import monitors
 from plexus_detect.errors import ConfigError, ContractError
@@ -146,7 +147,7 @@ _document = st.fixed_dictionaries(
 _valid = jsonschema.Draft202012Validator(SCHEMA).is_valid
 
 
-@settings(max_examples=400, deadline=None)
+@examples(4000)
 @given(document=st.one_of(_document, st.lists(_document, max_size=2)))
 def test_schema_agrees_with_the_loader(document: Any) -> None:
     """What the schema shows an editor as valid is exactly what the loader takes."""

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from fakes import FakeMonitorApi
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect import monitors
 from plexus_detect.client import Client, Endpoints
@@ -320,7 +321,7 @@ _bodies = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(1500)
 @given(before=_bodies, wanted=_bodies)
 def test_apply_then_plan_is_empty_whatever_was_there(
     before: list[dict[str, Any]], wanted: list[dict[str, Any]]

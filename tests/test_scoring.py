@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from sites import arrival, site
 from streams import BAD_VALUES, noise
 
@@ -31,7 +32,7 @@ def test_one_is_at_the_alert_line() -> None:
     assert score_series(seconds(301), values, "zscore")[300] == pytest.approx(1.0, rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(400)
 @given(st.integers(0, 2**32), st.integers(1, 200), st.integers(1, 3))
 def test_a_score_uses_no_later_row(seed: int, n: int, k: int) -> None:
     """The scores of a beginning are the beginning of the scores, also with bad values and clocks set back."""
@@ -158,7 +159,7 @@ def test_a_late_or_repeated_row_of_a_fleet_has_no_score_and_changes_none() -> No
     assert np.array_equal(np.delete(more, [at + 1, at + 2]), whole, equal_nan=True)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(150)
 @given(st.integers(1, 1200))
 def test_a_fleet_score_uses_no_later_row(n: int) -> None:
     """The scores of a beginning are the beginning of the scores, whoever joins the fleet later."""

@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from streams import noise, streams
 
 from plexus_detect.series import Points
@@ -124,7 +125,7 @@ def same(a: RingBank, b: RingBank) -> bool:
     return all(np.array_equal(mine[name], other[name]) for name in mine)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(600)
 @given(streams(late=False), st.integers(1, 40))
 def test_series_do_not_see_each_other(stream: Points, window: int) -> None:
     """Pushing to all rows at once, to some, or to none leaves each series as if it were alone."""
@@ -137,7 +138,7 @@ def test_series_do_not_see_each_other(stream: Points, window: int) -> None:
     assert same(together, alone)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(600)
 @given(streams(rows=1, size=300, late=False), st.integers(1, 40), st.integers(0, 300))
 def test_a_stretch_has_the_bits_of_its_pushes(stream: Points, window: int, begin: int) -> None:
     """What ``ahead`` foresees and ``commit`` makes true is what pushing one by one gives, up to a loss."""
@@ -193,7 +194,7 @@ def test_grown_keeps_the_rows_and_fills_the_rest() -> None:
     assert grown(np.array([1, 2]), 4, -1).tolist() == [1, 2, -1, -1]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(600)
 @given(st.lists(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(np.nan)), max_size=40), max_size=12))
 def test_cross_sections_are_medians_of_each_group(groups: list[list[float]]) -> None:
     """Groups of any sizes, with missing values, give what NumPy gives for each of them alone."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from streams import BAD_VALUES, noise
 
 from plexus_detect.errors import ConfigError, StoreError
@@ -106,7 +106,7 @@ def test_partial_windows_are_honest() -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-15)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(400)
 @given(tables(), st.lists(st.sampled_from([1, 1, 2, 7, 30]), max_size=120), st.sets(st.integers(0, 40)))
 def test_batching_and_restarts_change_no_bit(x: np.ndarray, sizes: list[int], restarts: set[int]) -> None:
     """All rows at once, one by one, in any batches, saved and restored in between: the same bits."""
@@ -141,7 +141,7 @@ def test_the_pieces_of_a_large_batch_change_no_bit(piece: int) -> None:
     assert same_bits(cut.step(0, x), bank(2).step(0, x))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(250)
 @given(tables(bad=(np.nan, 1e12, -1e12, 0.0)))
 def test_equals_the_definition(x: np.ndarray) -> None:
     """Every feature is the naive one to 1e-9, a mean to 1e-9 of the largest magnitude in its window."""
@@ -158,6 +158,8 @@ def test_equals_the_definition(x: np.ndarray) -> None:
 
 def test_equals_polars() -> None:
     """The features are those of Polars' rolling functions with min_samples=1, and of its shift."""
+    import polars as pl
+
     x = noise(500, mean=72.0, deviation=2.0).reshape(-1, 2)
     x[np.random.default_rng(1).random(x.shape) < 0.1] = np.nan
     params = FeatureParams((5, 10, 60), (1, 2, 3))

@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from learn_data import learner, motor
+from profiles import examples
 
 from plexus_detect.learn.features import FeatureParams, Features
 from plexus_detect.learn.job import Job
@@ -37,7 +38,7 @@ def bare(x: F64, params: FeatureParams = PARAMS) -> F64:
 # --- the mask ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@examples(250)
 @given(st.lists(st.integers(0, 40), max_size=6))
 def test_only_windows_that_are_not_full_are_masked(cuts: list[int]) -> None:
     """NaN up to the last row before a window is full, for every statistic and column, and from there on what

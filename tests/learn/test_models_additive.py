@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
-pytest.importorskip("pyod")
+from extras import needs
 
 from plexus_detect.errors import FitError
 from plexus_detect.learn.scale import Scale, robust_scale
@@ -17,6 +16,8 @@ from plexus_detect.training.backends.hbos import fit_hbos
 from plexus_detect.training.backends.loda import fit_loda
 from plexus_detect.training.backends.mcd import fit_mcd
 from plexus_detect.training.backends.svm import fit_one_class_svm
+
+pytestmark = needs("pyod")
 
 FIT = {
     "ecod": fit_ecod,

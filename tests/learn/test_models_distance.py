@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("pyod")
-pytest.importorskip("torch")
+from extras import needs
 
 from plexus_detect.errors import FitError
 from plexus_detect.learn.models.neighbours import nearest, scaled
@@ -21,6 +19,8 @@ from plexus_detect.training.backends.neighbours import (
     fit_knn,
     fit_local_outlier_factor,
 )
+
+pytestmark = needs("pyod", "torch")
 
 FITS: dict[str, Any] = {
     "knn": fit_knn,

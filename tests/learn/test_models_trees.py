@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("pyod")
-pytest.importorskip("river")
+from extras import needs
 
 from plexus_detect.errors import FitError
 from plexus_detect.learn.models.halfspace import HalfSpaceTrees
@@ -17,6 +15,8 @@ from plexus_detect.learn.scale import Scale
 from plexus_detect.training.backends.forest import fit_isolation_forest
 from plexus_detect.training.backends.halfspace import DEPTH, TREES, WINDOW, fit_half_space_trees
 from plexus_detect.training.backends.suod import fit_suod
+
+pytestmark = needs("pyod", "river")
 
 FITS: dict[str, Any] = {
     "isolation_forest": fit_isolation_forest,

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_from_string, save_model
 from sensors import NAMES, recording
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType
-from sklearn.ensemble import IsolationForest
 
 from plexus_detect.errors import FitError, ModelError
 from plexus_detect.learn.models import onnx as onnx_models
@@ -58,6 +55,11 @@ def forest() -> Exported:
 
 def converted() -> Exported:
     """scikit-learn's isolation forest through skl2onnx: ten trees, of which each takes it 50 ms."""
+    # Here and not above: every worker of a run imports every test file, and these take seconds.
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.ensemble import IsolationForest
+
     trees = IsolationForest(n_estimators=10, random_state=1).fit(SEEN.astype(np.float32))
     given = [("rows", FloatTensorType([None, 6]))]
     # Without a name it takes a random one.

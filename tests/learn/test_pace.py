@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from learn_data import FailingTrainer, RememberingTrainer, joined, motor
 from learn_data import learner as learner_of
+from profiles import examples
 
 from plexus_detect.learn.pace import Pace
 from plexus_detect.learn.stream import Judged, Learner
@@ -66,7 +67,7 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@settings(max_examples=8, deadline=None)
+@examples(80)
 @given(cuts=st.lists(st.integers(0, N), max_size=6))
 def test_cuts_change_nothing(setting: dict[str, object], cuts: list[int]) -> None:
     """Wherever rows are cut into calls, with days to wait for and rows that are not learned."""
@@ -104,7 +105,7 @@ def test_fits_that_fail_are_asked_for_at_the_same_rows() -> None:
     assert asked == [asked[0]] * 4
 
 
-@settings(max_examples=4, deadline=None)
+@examples(40)
 @given(cuts=st.lists(st.integers(0, 200), max_size=5))
 def test_feeds_have_a_pace_of_their_own(cuts: list[int]) -> None:
     """Two feeds in one order of time, cut anyhow, with a restart at every cut: the same bits, and of each

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from plexus_detect.learn.rows import aligned, read_records
 
@@ -69,7 +70,7 @@ def test_nothing_is_no_column() -> None:
     assert x.shape == (2, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(400)
 @given(RECORDS)
 def test_reading_together_is_reading_one_by_one(records: list[dict[str, object]]) -> None:
     """A batch gives the names in the order, and the values, that its records give one by one."""

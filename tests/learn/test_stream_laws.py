@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from learn_data import RememberingTrainer, joined, motor
 from learn_data import learner as learner_of
+from profiles import examples
 
 from plexus_detect.learn.stream import Judged, Learner
 from plexus_detect.series import F64
@@ -56,7 +57,7 @@ def at_once(backend: str, setting: dict[str, object]) -> dict[str, F64]:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=4, deadline=None)
+@examples(40)
 @given(cuts=st.lists(st.integers(0, 170), max_size=6))
 def test_cuts_change_nothing(backend: str, setting: dict[str, object], cuts: list[int]) -> None:
     """Stepping a and then b gives the bits of stepping both at once, wherever the cut is."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from learn_data import job, motor
+from profiles import examples
 
 from plexus_detect.errors import ModelError
 from plexus_detect.learn.fitted import Fitted
@@ -208,7 +209,7 @@ def test_odd_names(folder: ModelFolder, model: Fitted) -> None:
     assert not list(folder.path.iterdir())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(600)
 @given(a=st.text(max_size=200), b=st.text(max_size=200))
 def test_different_names_have_different_folders(a: str, b: str) -> None:
     """No two names share a folder, a long one and the folder of another included; none leaves the folder."""
@@ -224,7 +225,7 @@ def test_folders_of_long_names_are_no_names() -> None:
     assert folder_name(folder_name("a" * 300)) != folder_name("a" * 300)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(1500)
 @given(data=st.data())
 def test_damaged_archives(data: st.DataObject) -> None:
     """Bytes that are no archive of arrays, or a changed one, are a ModelError or arrays, nothing else."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from sandbox_replay import KEYS, UNKNOWN, Scene, key_text
 from test_sandbox_replay_gateway import auth, device
 
@@ -295,7 +296,7 @@ def test_alerts_can_be_reopened_and_paged() -> None:
         assert [alert["value"] for alert in page["alerts"]] == [1]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(300)
 @given(
     st.lists(
         st.tuples(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import schemathesis
-from schemathesis.specs.openapi.schemas import OpenApiSchema
 from serve_room import listening
 
-VALID, INVALID = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+if TYPE_CHECKING:
+    from schemathesis import Case
+    from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 
 def fuzzed(url: str, examples: int) -> int:
@@ -18,11 +19,15 @@ def fuzzed(url: str, examples: int) -> int:
 
     Invalid ones are made for operations with a body: any text is an id, and little else can be wrong.
     """
+    # Here and not above: every worker of a run imports every test file, and this takes seconds.
+    import schemathesis
+
+    valid, invalid = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
     schema: OpenApiSchema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     asked = 0
     for found in schema.get_all_operations():
         operation = found.ok()
-        for mode in (VALID, INVALID) if operation.body else (VALID,):
+        for mode in (valid, invalid) if operation.body else (valid,):
 
             @hypothesis.settings(
                 max_examples=examples,
@@ -33,7 +38,7 @@ def fuzzed(url: str, examples: int) -> int:
                 phases=[hypothesis.Phase.generate],
             )
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-            def ask(case: schemathesis.Case) -> None:
+            def ask(case: Case) -> None:
                 nonlocal asked
                 asked += 1
                 answer = case.call(base_url=url)
