@@ -331,4 +331,5 @@ def _decoded(
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise ContractError(f"{what}: {exc}; the body starts {excerpt(body, 80)!r}") from exc
+        reason = "nested too deep" if isinstance(exc, RecursionError) else exc
+        raise ContractError(f"{what}: {reason}; the body starts {excerpt(body, 80)!r}") from exc
