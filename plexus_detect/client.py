@@ -8,7 +8,6 @@ key is answered with one to a sign-in page, which would come back as 200 and HTM
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 import re
 import ssl
@@ -242,7 +241,7 @@ class Client:
     async def _post_points(self, body: bytes, *, unrepeatable: bool) -> bytes:
         headers = {"content-type": "application/json", "content-encoding": "gzip"}
         request = self._http.build_request(
-            "POST", f"{self._gateway}/ingest", content=_gzip(body), headers=headers
+            "POST", f"{self._gateway}/ingest", content=wire.compressed(body), headers=headers
         )
         return await self._exchange(request, unrepeatable=unrepeatable, ingest=True)
 
@@ -310,14 +309,6 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
         raise ConfigError(
             f"{given}: {named} cannot be used ({reason}); it must hold the certificates to trust"
         ) from exc
-
-
-def _gzip(body: bytes) -> bytes:
-    try:
-        from isal import igzip  # several times as fast at the same size
-    except ImportError:
-        return gzip.compress(body, compresslevel=1)
-    return igzip.compress(body, compresslevel=1)
 
 
 def _base_url(service: str, text: str) -> str:

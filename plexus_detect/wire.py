@@ -11,6 +11,7 @@ tuple built per row), and all timestamps parsed in one NumPy operation over thei
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -263,6 +264,15 @@ def encode_points(sources: list[str], metrics: list[str], t_ms: I64, value: F64)
             raise ValueError("a point at or before the epoch cannot be posted")
         stamps = [t if t >= _SECONDS_BELOW else t / 1000 for t in stamps]
     return _ENCODER.encode({"points": list(map(_Point, sources, metrics, value.tolist(), stamps))})
+
+
+def compressed(body: bytes) -> bytes:
+    """The body as ``content-encoding: gzip`` has it, at the level that costs least."""
+    try:
+        from isal import igzip  # several times as fast at the same size
+    except ImportError:
+        return gzip.compress(body, compresslevel=1)
+    return igzip.compress(body, compresslevel=1)
 
 
 # --- the other answers ------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """Ten minutes at 10,000 series against the sandbox, with faults on and ``kill -9`` every 30 s.
 
 The sandbox runs in a process of its own and is fed a sample of every series each poll interval; faults of
-every kind come and go by a seed. The worker is the real command in a process of its own; it is killed, started
-again, and in the end asked to stop. Printed: what was lost or doubled, time from sample to accepted score, memory at
-the end of each life and its slope, size of the state file, requests and posts. Exit code 1 when anything is
-lost, or doubled beyond what the worker itself counted as posted again. Run with
+every kind come and go by a seed. The worker is the real command in a process of its own; it is killed,
+started again, and in the end asked to stop. Printed: what was lost or doubled, time from sample to accepted
+score, memory at the end of each life and its slope, size of the state file, requests and posts. Exit code 1
+when anything is lost, or doubled beyond what the worker itself counted as posted again. Run with
 ``python tests/bench/soak.py [seconds] [series] [kill_every_s]``.
 """
 
