@@ -165,7 +165,7 @@ def test_a_damaged_snapshot_gives_way_to_the_one_before(tmp_path: Path, damage: 
     """What fails its checksum is skipped, and the journal since the older one is still there."""
     store = Store(tmp_path / "s.db")
     for n in (1, 2):
-        store.commit(tick(10 * n))
+        store.commit(tick(10 * n, series=n == 1))
         store.save_snapshot(n, "x", {"n": np.array([n])})
     store.close()
     with sqlite3.connect(tmp_path / "s.db") as db:
@@ -306,7 +306,7 @@ def test_two_workers_on_one_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="in use by another worker") as error:
         Store(path)
     one_sentence(error, path)
-    first.commit(tick(10))
+    first.commit(tick(10, series=True))
     first.close()
     Store(path).close()
 
@@ -359,7 +359,7 @@ import resource, sys
 sys.path[:0] = {[str(Path(__file__).parent.parent), str(Path(__file__).parent)]!r}
 from test_store import Store, StoreError, tick
 store = Store({str(path)!r})
-store.commit(tick(*range(10)))
+store.commit(tick(*range(10), series=True))
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 try:
     for n in range(1, 100):

@@ -175,7 +175,7 @@ def fill(disk: Path, leave: int = 0) -> Path:
 def commit_on(store: Store) -> None:
     """A thousand ticks of a hundred points."""
     for n in range(1000):
-        store.commit(tick(*range(100 * n, 100 * n + 100)))
+        store.commit(tick(*range(100 * n, 100 * n + 100), series=n == 0))
 
 
 def test_a_real_disk_that_is_full() -> None:

@@ -116,11 +116,8 @@ def _snapshot(snapshot: SnapshotLook, now_ms: int) -> str:
 
 def alert_name(found: Look, series: int, kind: int) -> str:
     """The source and metric of an alert as the platform knows them."""
-    key = found.series.get(series)
-    known = key is not None and kind in Kind.__members__.values()
-    return (
-        f"{key.source} {key.metric}{SUFFIX[Kind(kind)]}" if key and known else f"series {series} kind {kind}"
-    )
+    key = found.series[series]
+    return f"{key.source} {key.metric}{SUFFIX[Kind(kind)]}"
 
 
 def _alerts(found: Look, now_ms: int) -> list[str]:

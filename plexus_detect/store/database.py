@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from plexus_detect.errors import StoreError
 
 # What SQLite says when a table or column is not there: the file was ours once, and is not whole.
-_MISSING = ("no such table", "no such column", "has no column", "malformed")
+_MISSING = ("no such table", "no such column", "has no column", "malformed", "decode to UTF-8")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from plexus_detect.store import schema
 from plexus_detect.store.database import Database, decoded, size_of
 from plexus_detect.store.lock import Holder, holder_of, is_held
 from plexus_detect.store.records import decode_columns, decode_derived, decode_points
+from plexus_detect.store.soundness import require_sound
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def reading(path: str) -> Iterator[Database]:
     with db.guard():
         try:
             db.connect_to_read()
-            if schema.version_of(db) is None:
+            if (version := schema.version_of(db)) is None:
                 raise StoreError(f"state file {path} is empty; a worker that starts fills it")
+            require_sound(db, version)
             yield db
         finally:
             db.close()

@@ -16,6 +16,9 @@ from plexus_detect.series import I64, Derived, Kind, Points, SeriesKey
 _POINT = np.dtype([("series", "<i4"), ("t_ms", "<i8"), ("value", "<f8"), ("late", "?")])
 _DERIVED = np.dtype([("series", "<i4"), ("kind", "i1"), ("t_ms", "<i8"), ("value", "<f8")])
 
+# No time is later than this (the year 3084), or as long before 1970.
+TIME_MAX_MS = 1 << 45
+
 Columns = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -78,9 +81,15 @@ def encode_points(points: Points) -> bytes:
     return raw.tobytes()
 
 
+def _require_times(t_ms: I64) -> None:
+    if len(t_ms) and not -TIME_MAX_MS <= t_ms.min() <= t_ms.max() <= TIME_MAX_MS:
+        raise ValueError("a time that cannot be")
+
+
 def decode_points(body: bytes) -> Points:
     """The inverse of ``encode_points``; raises ValueError for bytes that it did not make."""
     raw = np.frombuffer(body, _POINT)
+    _require_times(raw["t_ms"])
     return Points(raw["series"].astype(np.int64), raw["t_ms"].copy(), raw["value"].copy(), raw["late"].copy())
 
 
@@ -116,6 +125,9 @@ def encode_derived(derived: Derived) -> bytes:
 def decode_derived(body: bytes) -> Derived:
     """The inverse of ``encode_derived``; raises ValueError for bytes that it did not make."""
     raw = np.frombuffer(body, _DERIVED)
+    _require_times(raw["t_ms"])
+    if len(raw) and not 0 <= raw["kind"].min() <= raw["kind"].max() < len(Kind):
+        raise ValueError("a kind of score that there is not")
     return Derived(
         raw["series"].astype(np.int64), raw["kind"].copy(), raw["t_ms"].copy(), raw["value"].copy()
     )
@@ -128,4 +140,6 @@ def encode_times(t_ms: I64) -> bytes:
 
 def decode_times(body: bytes) -> I64:
     """The inverse of ``encode_times``; raises ValueError for bytes that it did not make."""
-    return np.frombuffer(body, "<i8").astype(np.int64)
+    t_ms = np.frombuffer(body, "<i8").astype(np.int64)
+    _require_times(t_ms)
+    return t_ms

@@ -37,6 +37,7 @@ from plexus_detect.store.records import (
     encode_points,
     encode_times,
 )
+from plexus_detect.store.soundness import require_sound
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Store:
             raise sqlite3.DatabaseError(" ".join(found.split()))
         if version is not None and (copy := schema.migrate(self._db, version)):
             event(log, logging.INFO, "state_migrated", schema=schema.SCHEMA_VERSION, was=version, copy=copy)
+        require_sound(self._db, schema.SCHEMA_VERSION)
 
     def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._db.execute(sql, values)
