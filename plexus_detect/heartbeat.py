@@ -14,7 +14,7 @@ import numpy as np
 from plexus_detect import wire
 from plexus_detect.client import Client
 from plexus_detect.config import HeartbeatConfig
-from plexus_detect.errors import PlexusDetectError, TransientError
+from plexus_detect.errors import ContractError, PlexusDetectError, TransientError
 from plexus_detect.logs import event
 from plexus_detect.retry import retried
 
@@ -55,6 +55,10 @@ class Heartbeat:
             await retried(lambda: self._client.create_source(self._source, NAME), attempts_max=2)
             self._exists = True
         now_ms = self._now_ms()
+        if now_ms <= 0:
+            raise ContractError(
+                f"the platform's clock says {now_ms} ms since 1970, which is no time of a point"
+            )
         point = np.array([now_ms]), np.array([float(series)])
         answer = await self._client.ingest(wire.encode_points([self._source], [METRIC], *point))
         if wire.decode_ingest_reply(answer, 1) < 1:

@@ -76,7 +76,11 @@ class Reader:
         """The series that are asked for already, one array a query."""
         return [query.series for query in self._under_way.values()]
 
-    async def read(self, asked: Iterable[Query], patience_s: float | None = None) -> list[Answer]:
+    async def read(self, asked: Iterable[Query]) -> list[Answer]:
+        """The answers in the order of the queries; a query that failed carries its error."""
+        return list(await asyncio.gather(*(self._answer(query) for query in asked)))
+
+    async def read_within(self, asked: Iterable[Query], patience_s: float | None) -> list[Answer]:
         """The answers that came within ``patience_s`` (None: all), in the order in which they were asked;
         a query that failed carries its error. What is slower goes on and comes with a later call.
         """

@@ -162,7 +162,7 @@ class Worker:
         report = TickReport(tick=self.report.tick + 1, now_ms=self._reader.now_ms())
         requests, self._newcomers = self._reader.requests, 0
         asked = self.running.queries(report.now_ms, self._reader.busy)
-        answers = await self._reader.read(asked, patience_s)
+        answers = await self._reader.read_within(asked, patience_s)
         report.verdict = await self._crosscheck.verdict(
             answers, self.running.cursors, self.running.table.keys
         )

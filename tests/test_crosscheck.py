@@ -9,6 +9,7 @@ from fake_platform import START_MS, FakeClock, FakePlatform, answer
 from worker_desk import events, history, opened, quick, tick
 
 from plexus_detect.errors import AuthError, RejectedError, TransientError
+from plexus_detect.logs import PACKAGE
 from plexus_detect.report import TickReport, Verdict
 from plexus_detect.worker import Worker
 
@@ -40,7 +41,7 @@ def test_devices_that_send_nothing_are_no_failure(
     stopped: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The read API has nothing new either: no_data, told once; the tick is a success."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, PACKAGE)
     platform, worker = purged(stopped)
     report = tick(worker)
     assert (report.verdict, report.ok, report.errors) == (Verdict.NO_DATA, True, [])

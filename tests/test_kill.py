@@ -102,7 +102,8 @@ class Twins:
 
     def derived(self, box: Sandbox) -> list[Row]:
         """What a worker posted."""
-        rows = [(r.source, r.metric, r.t_ms, r.value) for r in box.rows() if r.metric != "temperature"]
+        ours = [row for row in box.rows() if row.metric.startswith("temperature.")]
+        rows = [(r.source, r.metric, r.t_ms, r.value) for r in ours]
         return sorted(rows)
 
 

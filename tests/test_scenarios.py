@@ -121,9 +121,8 @@ def through_the_pipe(stopped: FakeClock, readings: Readings, cadence_ms: int) ->
     async def weeks(pipe: Pipe) -> None:
         stopped.t_ms = START_MS
         async with Client(Endpoints(pipe.box.url, pipe.box.url, pipe.box.url), pipe.box.key) as api:
-            result = await provision.apply_plan(
-                api, await provision.make_plan(api, provision.load_specs(MONITORS)), lambda line: None
-            )
+            plan = await provision.make_plan(api, provision.load_specs(MONITORS), "plexus-detect")
+            result = await provision.apply_plan(api, plan, lambda line: None)
             assert not result.failed
         for begin, end, step in (
             (START_MS, THE_DAY, BEFORE_MS),

@@ -15,6 +15,7 @@ from subprocess_worker import environment, started, wait_for_state
 from worker_desk import events
 
 from plexus_detect.config import Config, load_config
+from plexus_detect.logs import PACKAGE
 from plexus_detect.outside import Outside
 from plexus_detect.sandbox import Sandbox
 from plexus_detect.service import Service
@@ -81,7 +82,7 @@ def test_new_settings_take_the_place_of_the_old_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another metric is watched without a new process; what was scored before goes on, each sample once."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, PACKAGE)
 
     async def body() -> None:
         async with station(tmp_path) as one:

@@ -14,6 +14,7 @@ from worker_desk import events, history, opened, quick, tick
 from plexus_detect.config import HeartbeatConfig
 from plexus_detect.errors import TransientError
 from plexus_detect.heartbeat import Heartbeat
+from plexus_detect.logs import PACKAGE
 from plexus_detect.policy import policy_of, poll_params
 from plexus_detect.running import Running
 from plexus_detect.series import Points
@@ -157,7 +158,7 @@ def _now_ms() -> int:
 
 def test_a_sign_of_life_that_fails_is_told_once(stopped: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """Also when the gateway says 200 and drops it, as a plan's limit of devices does."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, PACKAGE)
     platform = FakePlatform()
     beat = Heartbeat(platform, HeartbeatConfig(), lambda: stopped.t_ms)  # type: ignore[arg-type]
     dropped = json.dumps({"success": True, "count": 1, "dropped": 1}).encode()
@@ -187,7 +188,7 @@ def test_a_series_that_vanished_is_forgotten_and_its_place_used_again(
 ) -> None:
     """Devices are replaced by others, day after day: state does not grow, each new one is scored, and all of
     it survives a restart. One that comes back is watched again."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, PACKAGE)
     config = quick(state__expire_after="12h", heartbeat__enabled="false", fleet__group_min="3")
     platform, store = FakePlatform(), Store(tmp_path / "s.db")
     names = [f"d0-{i}" for i in range(4)]
