@@ -104,7 +104,7 @@ class Cursors:
     late or revised point from a repeat; ``other`` the keys of further values, and ``floor_ms`` says how far
     back that memory reaches. ``late_n`` and ``revised_n`` count since the series is known; one that has
     vanished is ``expired``. ``heard_ms`` is the server's time of the last answer with a new sample; a series
-    that is behind and silent is asked for again at ``ask_ms``.
+    that is behind and silent is asked for again at ``ask_ms``. ``purged``: the size of ``seen`` after cleaning.
     """
 
     last_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -121,6 +121,7 @@ class Cursors:
     seen_value: F64 = field(default_factory=lambda: np.zeros(0))
     other: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     other_value: F64 = field(default_factory=lambda: np.zeros(0))
+    purged: int = 0
 
     def __len__(self) -> int:
         return len(self.last_ms)
@@ -132,6 +133,7 @@ class Cursors:
 
     def dump(self, n: int) -> dict[str, npt.NDArray[np.generic]]:
         """The columns of the first ``n`` series by name, and the memory of samples, for a snapshot."""
+        _purge(self)
         return {name: getattr(self, name)[:n] for name in _KEPT} | {k: getattr(self, k) for k in _MEMORY}
 
     def load(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -190,7 +192,7 @@ def advance(cursors: Cursors, query: Query, rows: Points, to_ms: int, params: Po
     out = Points(points.series, points.t_ms, points.value, late | revised).take(taken)
     np.add.at(cursors.late_n, points.series[late & taken], 1)
     np.add.at(cursors.revised_n, points.series[revised & taken], 1)
-    _remember(cursors, out)
+    _remember(cursors, out, ~revised[taken])
     _move(cursors, query, out, points.series[held], settled_ms)
     _forget(cursors, params)
     counts = (repeats, int((revised & taken).sum()), unusable, foreign, int(held.sum()))
@@ -235,20 +237,15 @@ def _known(cursors: Cursors, points: Points) -> tuple[Bool, Bool]:
     return known, revised
 
 
-def _remember(cursors: Cursors, taken: Points) -> None:
-    """Keep the keys of what was taken: the first value of a sample as its own, others apart."""
-    if len(taken) == 0:
-        return
-    key = _key(taken)
-    order = np.argsort(key, kind="stable")
-    key, value = key[order], taken.value[order]
-    first = np.append(True, key[1:] != key[:-1]) & ~_among(key, cursors.seen)
-    seen = np.concatenate([cursors.seen, key[first]])
-    order = np.argsort(seen, kind="stable")
-    cursors.seen = seen[order]
-    cursors.seen_value = np.concatenate([cursors.seen_value, value[first]])[order]
-    cursors.other = np.concatenate([cursors.other, key[~first]])
-    cursors.other_value = np.concatenate([cursors.other_value, value[~first]])
+def _remember(cursors: Cursors, taken: Points, first: Bool) -> None:
+    """Keep what was taken, in order: the ``first`` value of a sample as its own, others apart."""
+    key, value = _key(taken), taken.value
+    at = np.searchsorted(cursors.seen, key[first])
+    cursors.seen = np.insert(cursors.seen, at, key[first])
+    cursors.seen_value = np.insert(cursors.seen_value, at, value[first])
+    if not first.all():
+        cursors.other = np.concatenate([cursors.other, key[~first]])
+        cursors.other_value = np.concatenate([cursors.other_value, value[~first]])
 
 
 def _among(key: I64, sorted_keys: I64) -> Bool:
@@ -356,19 +353,35 @@ def _learn_cadence(cursors: Cursors, series: I64, gap: F64) -> None:
 
 def _forget(cursors: Cursors, params: PollParams) -> None:
     """Keep the memory of recent samples bounded: twice the overlap and a minute behind each last one, and
-    SEEN_MAX samples of each series."""
-    series = cursors.seen >> _TIME_BITS
+    SEEN_MAX samples of each series. What is older counts as known, and goes when much of it is old."""
     horizon = 2 * params.overlap_ms + 60_000
     cursors.floor_ms = np.maximum(cursors.floor_ms, cursors.last_ms - horizon)
-    for full in np.flatnonzero(np.bincount(series) > SEEN_MAX).tolist() if len(series) > SEEN_MAX else ():
-        oldest = cursors.seen[np.searchsorted(series, full, "right") - SEEN_MAX] & (_TIME_MAX - 1)
-        cursors.floor_ms[full] = max(cursors.floor_ms[full], oldest)
-    old = (cursors.seen & (_TIME_MAX - 1)) < cursors.floor_ms[series]
+    if len(_crowded(cursors)):
+        _purge(cursors)
+        for series in _crowded(cursors).tolist():
+            end = np.searchsorted(cursors.seen, (series + 1) << _TIME_BITS)
+            cursors.floor_ms[series] = cursors.seen[end - SEEN_MAX] & (_TIME_MAX - 1)
+        _purge(cursors)
+    elif len(cursors.seen) > 1.25 * cursors.purged + 100:
+        _purge(cursors)
+
+
+def _crowded(cursors: Cursors) -> I64:
+    """The series with more than SEEN_MAX samples: in order, one stands at both ends of so long a stretch."""
+    if len(cursors.seen) <= SEEN_MAX:
+        return np.zeros(0, np.int64)
+    series = cursors.seen >> _TIME_BITS
+    return np.unique(series[SEEN_MAX:][series[SEEN_MAX:] == series[:-SEEN_MAX]])
+
+
+def _purge(cursors: Cursors) -> None:
+    old = (cursors.seen & (_TIME_MAX - 1)) < cursors.floor_ms[cursors.seen >> _TIME_BITS]
     if old.any():
         cursors.seen, cursors.seen_value = cursors.seen[~old], cursors.seen_value[~old]
         if len(cursors.other):
             kept = _among(cursors.other, cursors.seen)
             cursors.other, cursors.other_value = cursors.other[kept], cursors.other_value[kept]
+    cursors.purged = len(cursors.seen)
 
 
 def retake(cursors: Cursors, points: Points, params: PollParams) -> None:
@@ -376,7 +389,10 @@ def retake(cursors: Cursors, points: Points, params: PollParams) -> None:
     if len(points) == 0:
         return
     known = len(cursors.other)
-    _remember(cursors, points)
+    key = _key(points)
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    _remember(cursors, points.take(order), np.append(True, key[1:] != key[:-1]) & ~_among(key, cursors.seen))
     revised = np.bincount(cursors.other[known:] >> _TIME_BITS, minlength=len(cursors))
     late = np.bincount(points.series[points.late], minlength=len(cursors)) - revised
     cursors.late_n, cursors.revised_n = cursors.late_n + late, cursors.revised_n + revised

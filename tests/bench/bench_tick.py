@@ -50,9 +50,10 @@ class Shape:
 
     def page(self, tick: int) -> bytes:
         """The answer to a poll: ``seconds`` new samples of every series and one that was read before."""
-        rng = np.random.default_rng(tick)
         data = []
         for second in range(tick * self.seconds - 1, (tick + 1) * self.seconds):
+            # A sample has the same value whenever it is read.
+            rng = np.random.default_rng(second + 1)
             noise = rng.normal(0.0, 0.1, (self.sources, self.metrics)).round(4)
             for s in range(self.sources):
                 at = (START + timedelta(seconds=second, milliseconds=s % 1000)).replace(tzinfo=None)
