@@ -135,14 +135,22 @@ def _made(group: DetectorConfig, rule: GroupRule, pasts: list[Past]) -> list[tup
 
 def card_text(card: Mapping[str, object]) -> str:
     """A model card in lines, one fact each."""
-    from plexus_detect.backtest.moments import exact_stamp
-
     facts = {key: value for key, value in card.items() if key not in ("name", "version", "columns")}
     for key in ("from_ms", "to_ms"):
         if key in facts:
-            facts[key.removesuffix("_ms")] = exact_stamp(int(str(facts.pop(key))))
+            facts[key.removesuffix("_ms")] = time_fact(facts.pop(key))
     rows = [f"  {key.replace('_', ' '):22}{_fact(value)}" for key, value in facts.items()]
     return "\n".join([f"{card['name']} version {card['version']}", *rows])
+
+
+def time_fact(value: object) -> str:
+    """A time of a card as a person reads it, or whatever stands there in its place."""
+    from plexus_detect.backtest.moments import exact_stamp
+
+    try:
+        return exact_stamp(int(str(value)))
+    except (ValueError, OverflowError):
+        return _fact(value)
 
 
 def _fact(value: object) -> str:

@@ -22,14 +22,14 @@ def models() -> None:
 @config_option
 def list_models(config_paths: tuple[Path, ...]) -> None:
     """List every version of every model; * marks the one in use."""
-    from plexus_detect.backtest.moments import exact_stamp
+    from plexus_detect.train.command import time_fact
 
     folder = _folder(config_paths)
     for name in folder.names():
         used = folder.current(name)
         for version in folder.versions(name):
             card = folder.card(name, version)
-            span = " to ".join(exact_stamp(int(str(card.get(key, -1)))) for key in ("from_ms", "to_ms"))
+            span = " to ".join(time_fact(card.get(key)) for key in ("from_ms", "to_ms"))
             mark = "*" if version == used else " "
             tell(f"{mark} {name} {version}  {card.get('backend')}, {card.get('rows')} rows, {span}")
 

@@ -174,6 +174,10 @@ class ModelFolder:
             about = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise ModelError(f"there is no model {path}; list what there is with: models list") from None
+        except OSError as error:
+            raise ModelError(
+                f"{path} cannot be read ({error.strerror}); remove it, or fit the model again"
+            ) from None
         except (ValueError, RecursionError):
             raise ModelError(
                 f"{path} is no JSON; remove it with its archive, or fit the model again"
@@ -244,6 +248,10 @@ def _checked(path: Path, wanted: object) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path} is missing although its card is there; fit the model again") from None
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}); remove it, or fit the model again"
+        ) from None
     if hashlib.sha256(content).hexdigest() != wanted:
         raise ModelError(
             f"{path} is not the file that its card describes; restore it, or fit the model again"
