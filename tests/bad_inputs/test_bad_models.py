@@ -19,7 +19,7 @@ from mutations import mutated
 from plexus_detect.errors import ModelError
 from plexus_detect.training.versions import ModelFolder
 
-FLIPS, SOAK_FLIPS = 60, 20_000
+FLIPS, SOAK_FLIPS = 40, 5_000
 NAMES = ("a", "b", "c")
 _KEPT: dict[str, bytes] = {}
 

@@ -28,7 +28,7 @@ from plexus_detect.errors import StoreError
 from plexus_detect.series import I64, Derived, Points
 from plexus_detect.store.records import encode_derived, encode_points
 
-FLIPS, SOAK_FLIPS = 60, 20_000
+FLIPS, SOAK_FLIPS = 40, 5_000
 
 
 @pytest.fixture(name="platform")
