@@ -8,9 +8,7 @@ key is answered with one to a sign-in page, which would come back as 200 and HTM
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import ssl
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,14 +32,18 @@ from plexus_detect.errors import (
     PlexusDetectError,
     RejectedError,
     TransientError,
+    UntrustedError,
 )
+from plexus_detect.trust import trusted, untrusted
+from plexus_detect.unpacking import ENCODING, Unpacking
 
 BURST_S = 10.0  # so many seconds' worth of requests may be made at once
+ERROR_BYTES_MAX = 64 * 1024  # of an error's body more is not read
 DEADLINE_TIMEOUTS = 4  # a whole exchange may take this many timeouts, since each read has its own
 KEEPALIVE_S = 4.0  # below the 5 s of common servers, so that a request rarely meets a connection just closed
 _KEY = re.compile(r"plx_[A-Za-z0-9+/=_-]+")
 _POINT_INDEX = re.compile(r"points\[(\d{1,9})\]")
-_USER = re.compile(r"//[^/]*@")
+_HEADERS = {"accept": "application/json", "accept-encoding": ENCODING, "user-agent": "plexus-detect"}
 _HINTS = {
     401: "the key is unknown, expired or of the wrong length",
     402: "the organisation's billing is paused",
@@ -122,10 +124,10 @@ class Client:
         self.requests = 0
         self.answers: Counter[str] = Counter()
         self.waited_s = 0.0
-        verify = _trust(endpoints.ca_file)
+        verify = trusted(endpoints.ca_file)
         try:
             self._http = httpx.AsyncClient(
-                headers={"x-api-key": api_key, "accept": "application/json", "user-agent": "plexus-detect"},
+                headers={**_HEADERS, "x-api-key": api_key},
                 timeout=httpx.Timeout(timeout_s),
                 limits=httpx.Limits(max_connections=32, keepalive_expiry=KEEPALIVE_S),
                 follow_redirects=False,
@@ -266,8 +268,6 @@ class Client:
             raise _no_answer(call, request.url, exc, maybe_applied=False) from exc
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as exc:
             raise ConfigError(f"{call}: {exc}; check the address") from exc
-        except httpx.DecodingError as exc:
-            raise ContractError(f"{call} -> an answer whose compression is broken: {exc}") from exc
         except (httpx.TransportError, TimeoutError) as exc:  # the request was on its way
             raise _no_answer(call, request.url, exc, maybe_applied=unrepeatable) from exc
         finally:
@@ -282,33 +282,21 @@ class Client:
             await clock.sleep_s(wait_s)
 
     async def _read(self, call: str, response: httpx.Response) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.aiter_bytes():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._answer_bytes_max:
-                raise ContractError(
-                    f"{call} -> {response.status_code}: more than {self._answer_bytes_max} bytes of answer"
-                )
-        return b"".join(chunks)
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
-    """What is trusted: the certificates of the file, of SSL_CERT_FILE, or else the usual ones."""
-    given, named = (
-        ("plexus.ca_file", ca_file) if ca_file else ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE"))
-    )
-    if not named:
-        return True
-    try:
-        return ssl.create_default_context(cafile=named)
-    except (OSError, ssl.SSLError) as exc:
-        no_pem = isinstance(exc, ssl.SSLError)
-        reason = "it holds no certificate in PEM form" if no_pem else exc.strerror
-        raise ConfigError(
-            f"{given}: {named} cannot be used ({reason}); it must hold the certificates to trust"
-        ) from exc
+        """The decompressed body; of an error no more than its beginning is wanted."""
+        failed = response.status_code >= 400
+        bytes_max = min(ERROR_BYTES_MAX, self._answer_bytes_max) if failed else self._answer_bytes_max
+        try:
+            unpacking = Unpacking(response.headers.get("content-encoding", ""), bytes_max)
+            async for piece in response.aiter_raw():
+                if not unpacking.take(piece):
+                    if failed:
+                        break
+                    raise ContractError(
+                        f"{call} -> {response.status_code}: more than {bytes_max} bytes of answer"
+                    )
+            return unpacking.body()
+        except ValueError as exc:
+            raise ContractError(f"{call} -> {response.status_code}: an answer in {exc}") from exc
 
 
 def _base_url(service: str, text: str) -> str:
@@ -319,7 +307,7 @@ def _base_url(service: str, text: str) -> str:
     except (httpx.InvalidURL, ValueError) as exc:  # ValueError: a host name that IDNA does not know
         raise ConfigError(f"the address of the {service} is malformed: {exc}") from exc
     if url.scheme not in {"http", "https"} or not host or "?" in text or "#" in text:
-        shown = wire.excerpt(_USER.sub("//", text).encode(), 80)
+        shown = wire.excerpt(text.encode(), 80)
         raise ConfigError(
             f"the address of the {service} must look like https://host or http://host:port, not {shown!r}"
         )
@@ -331,6 +319,11 @@ def _host(url: httpx.URL) -> str:
 
 
 def _no_answer(call: str, url: httpx.URL, exc: Exception, *, maybe_applied: bool) -> TransientError:
+    if (why := untrusted(exc)) is not None:
+        return UntrustedError(
+            f"{call} -> the certificate of {_host(url)} is not trusted ({why}); if it is yours, name a file "
+            "with its authority's in plexus.ca_file or SSL_CERT_FILE"
+        )
     reason = wire.excerpt(str(exc).encode()) or "no time left"
     return TransientError(
         f"{call} -> no answer from {_host(url)}: {type(exc).__name__}: {reason}", maybe_applied=maybe_applied

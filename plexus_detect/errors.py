@@ -40,6 +40,18 @@ class TransientError(ApiError):
         self.maybe_applied = maybe_applied
 
 
+class UntrustedError(TransientError):
+    """A server whose certificate does not verify: a person must act, here or there.
+
+    Whoever is at work already keeps trying, but not at once: the other side may renew what has expired.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_s=60.0)
+
+
 class AuthError(ApiError):
     """The key, its scopes or its billing: a person must act."""
 

@@ -31,6 +31,7 @@ T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # four and a half times the largest page of ordinary rows (100,000)
 EXCERPT_CHARS_MAX = 200
 _SECONDS_BELOW = 10**12  # the gateway takes a smaller positive timestamp for seconds (contract section 3)
+_TIME_MAX_MS = 1 << 42
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -204,7 +205,11 @@ def _end_of_window(query: msgspec.Raw) -> int | None:
     except (msgspec.MsgspecError, ValueError):
         return None
     # A time without a zone would be in the server's own, which we do not know (contract trap 3).
-    return None if to.tzinfo is None else (to - _EPOCH) // timedelta(milliseconds=1)
+    if to.tzinfo is None:
+        return None
+    to_ms = (to - _EPOCH) // timedelta(milliseconds=1)
+    # It sets our clock: before 2001 and after 2109 it is a mistake, whoever's.
+    return to_ms if _SECONDS_BELOW <= to_ms < _TIME_MAX_MS else None
 
 
 # --- requests ---------------------------------------------------------------------------------------------

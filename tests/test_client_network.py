@@ -220,6 +220,24 @@ def test_a_compressed_bomb_is_cut_off() -> None:
     assert isinstance(error, ContractError)
 
 
+@pytest.mark.parametrize("encoding", [b"gzip, gzip", b"br", b"deflate"])
+def test_an_encoding_that_was_not_asked_for(encoding: bytes) -> None:
+    """Only what is bounded while it is decompressed is taken; a bomb in a bomb is not."""
+    packed = gzip.compress(gzip.compress(b"[" + b" " * 10_000_000 + b"]"))
+    answer = HEAD + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (encoding, len(packed)) + packed
+    error = asyncio.run(RawServer(answer).failure_of(telemetry))
+    assert isinstance(error, ContractError)
+    assert "not asked for" in str(error)
+
+
+def test_of_an_error_only_the_beginning_is_read() -> None:
+    """A 500 with a body without end is a 500."""
+    answer = b"HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\n\r\n<h1>" + b"x" * 3_000_000
+    error = asyncio.run(RawServer(answer).failure_of(telemetry))
+    assert isinstance(error, TransientError)
+    assert "500: <h1>xxx" in str(error)
+
+
 def test_broken_compression_is_a_contract_error() -> None:
     """An answer that claims gzip and is not is no answer we know."""
     answer = HEAD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"

@@ -73,7 +73,7 @@ EXPLAIN, BACKTEST = ["explain", "dev", "t", "now"], ["backtest", "--jobs", "1"]
 @pytest.fixture(name="ask")
 def _ask(tmp_path: Path, stopped: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """A command against a platform that answers well, but for one path; waiting takes no time."""
-    monkeypatch.setattr(client_module, "_trust", lambda _file: False)
+    monkeypatch.setattr(client_module, "trusted", lambda _file: False)
     file_at(tmp_path, "m.json", '{"source_id": "dev*", "metric": "t", "threshold": {"max": 1}}')
 
     def ask(command: list[str], path: str, answer: Answer) -> Said:
