@@ -35,12 +35,12 @@ def tell(text: str, *, nl: bool = True) -> None:
 
 def configured(config_paths: tuple[Path, ...]) -> Config:
     """The configuration, with logging set up as it says and its warnings told. Raises ConfigError."""
-    from plexus_detect.config import load_config
+    from plexus_detect.config import load_config, readable_by_others
     from plexus_detect.logs import event, setup_logging
 
     config = load_config(config_paths, os.environ)
     setup_logging(config.log.level, config.log.format)
-    for warning in config.warnings():
+    for warning in (*config.warnings(), *readable_by_others(config_paths)):
         event(log, logging.WARNING, "config_warning", msg=warning)
     return config
 

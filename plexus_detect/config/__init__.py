@@ -2,6 +2,7 @@
 
 from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.document import KeyPath, Origin, key_text
+from plexus_detect.config.exposure import readable_by_others
 from plexus_detect.config.load import load_config, load_config_with_origins, variable_names
 from plexus_detect.config.models import (
     API_URL,
@@ -58,5 +59,6 @@ __all__ = [
     "load_config",
     "load_config_with_origins",
     "per_day",
+    "readable_by_others",
     "variable_names",
 ]

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
 from plexus_detect.config.detectors import DetectorConfig
+from plexus_detect.config.exposure import unprotected
 from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
 from plexus_detect.config.values import Duration, FilePath, Glob, Number, Section, Unique, Url, Word, mistake
 from plexus_detect.errors import ConfigError
@@ -356,10 +357,10 @@ class Config(Section):
             ("plexus.api_url", "PLEXUS_API_URL", self.plexus.api_url, API_URL),
         ]
         moved = [key for key, _, url, default in addresses if url != default]
-        if not moved:
-            return ()
-        return tuple(
+        left = tuple(
             f"{key} is still {default} although {moved[0]} points elsewhere; set it (or {variable}) as well"
             for key, variable, url, default in addresses
-            if url == default
+            if moved and url == default
         )
+        key_given = self.plexus.api_key is not None
+        return left + (unprotected({key: url for key, _, url, _ in addresses}) if key_given else ())
