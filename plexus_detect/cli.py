@@ -214,8 +214,16 @@ def sandbox(host: str, port: int, db: str, time_scale: float, slack_webhook: str
     """Serve the embedded stand-in for the platform (extra: sandbox)."""
     with _extra("sandbox"):
         from plexus_detect.sandbox import Sandbox, Settings
+    from plexus_detect.config.exposure import is_loopback
+
     if not time_scale > 0:
         raise ConfigError(f"--time-scale: {time_scale} is not greater than 0; 1 is the platform's own pace")
+    if not is_loopback(host):
+        click.echo(
+            f"plexus-detect: warning: on {host} everybody who reaches the port can use the sandbox: its keys "
+            "are public, and /manage and /slack ask for none",
+            err=True,
+        )
     settings = Settings(host=host, port=port, path=db, time_scale=time_scale, slack_webhook=slack_webhook)
     try:
         Sandbox(settings).serve_forever(lambda box: click.echo(box.banner()))

@@ -20,11 +20,12 @@ def unprotected(addresses: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
         f"{name} is {url}: whoever is on the way there can read the API key; use https://"
         for name, url in addresses.items()
-        if urlsplit(url).scheme == "http" and not _is_loopback(urlsplit(url).hostname or "")
+        if urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or "")
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address of this host stays within the machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
