@@ -81,6 +81,38 @@ def test_names_from_data_are_escaped() -> None:
     assert text.count("<script>") == 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "</script><script>alert(1)</script>",
+        "</title><img src=x onerror=alert(1)>",
+        "\" onmouseover='alert(1)' x=\"",
+        "\u202egnp.exe\u2066\u200f",
+        "]]>--><!--<![CDATA[",
+        "\x00\x1b[2J\x7f\u2028",
+        "$title ${axis} {0} %s &amp; &#x202e;",
+        "<svg/onload=alert(1)>",
+    ],
+    ids=range(8),
+)
+def test_no_name_changes_the_page(name: str) -> None:
+    """Read as a browser would: the same tags and attributes as with plain names, the same script, and no mark
+    of direction or control character anywhere."""
+    label = Label(name, name, T0 + HOUR, T0 + 2 * HOUR, name)
+    text = rendered([SeriesKey(name, name)], [episode(5, 6, source=name, metric=name)], (label,))
+    plain = Label("a", "b", T0 + HOUR, T0 + 2 * HOUR, "c")
+    known = rendered([SeriesKey("a", "b")], [episode(5, 6, source="a", metric="b")], (plain,))
+    pages = Tags(), Tags()
+    for page_, source in zip(pages, (text, known), strict=True):
+        page_.feed(source)
+        assert page_.open == []
+    tags = [[(tag, attribute) for tag, attribute, _value in page_.attributes] for page_ in pages]
+    assert tags[0] == tags[1]
+    scripts = [re.findall(r"<script>.*?</script>", source, re.DOTALL) for source in (text, known)]
+    assert scripts[0] == scripts[1]
+    assert text.replace("\n", "").isprintable()
+
+
 def test_the_worst_device_comes_first_and_is_open() -> None:
     """Devices with episodes are open up to a number, the others closed; all have their plots."""
     keys = [SeriesKey(f"dev-{k}", "t") for k in range(6)]

@@ -209,3 +209,17 @@ def test_a_proxy_that_is_away_shows_no_password(tmp_path: Path) -> None:
     assert done.returncode == 75, done.stderr
     for secret in (KEY, PASSWORD, f"me:{PASSWORD}"):
         assert not found(done.stderr.encode(), secret)
+
+
+def test_a_sandbox_that_others_can_reach_says_so(tmp_path: Path) -> None:
+    """Loopback is the default; another address has to be asked for, and is told on standard error."""
+    assert Settings().host == "127.0.0.1"
+    path = tmp_path / "log"
+    with path.open("w") as log:
+        command = ["sandbox", "--host", "0.0.0.0", "--port", "0"]
+        process = started(command, environment("", KEY), tmp_path, log)
+        try:
+            until(lambda: "everybody who reaches the port" in path.read_text(), process.poll)
+        finally:
+            process.terminate()
+            process.wait(10)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as html_escape
 from importlib import resources
 from string import Template
 
@@ -21,6 +21,7 @@ from plexus_detect.backtest.labels import Label
 from plexus_detect.backtest.moments import Span, duration_text, stamp
 from plexus_detect.backtest.replay import Episode, Replayed
 from plexus_detect.backtest.words import AGAINST
+from plexus_detect.redaction import visible
 from plexus_detect.series import SeriesKey
 
 # Cells of a heat row, and bins of a plot when there are at most so many series.
@@ -78,6 +79,11 @@ def render(report: Report) -> str:
         missed=_missed(report),
         devices=_devices(report),
     )
+
+
+def escape(text: str) -> str:
+    """Text of data as it may stand in the page: no markup, and nothing that turns the reading direction."""
+    return html_escape(visible(text))
 
 
 def cards(figures: Figures) -> list[tuple[str, str]]:

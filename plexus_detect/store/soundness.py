@@ -46,6 +46,8 @@ def require_sound(db: Database, version: int) -> None:
     known, first, last = db.execute("SELECT COUNT(*), MIN(id), MAX(id) FROM series").fetchone()
     if known and (first, last) != (0, known - 1):
         raise damaged(db.path, "rows of the table series are missing")
+    if db.value("SELECT COUNT(*) FROM (SELECT DISTINCT source, metric FROM series)") != known:
+        raise damaged(db.path, "a series is in it twice")
     for since, tables in _STRANGE.items():
         for table, strange in tables.items() if since <= version else ():
             if db.value(f"SELECT COUNT(*) FROM {table} WHERE {strange}"):  # noqa: S608  the words stand above
