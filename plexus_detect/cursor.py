@@ -104,7 +104,7 @@ class Cursors:
     late or revised point from a repeat; ``other`` the keys of further values, and ``floor_ms`` says how far
     back that memory reaches. ``late_n`` and ``revised_n`` count since the series is known; one that has
     vanished is ``expired``. ``heard_ms`` is the server's time of the last answer with a new sample; a series
-    that is behind and silent is asked for again at ``ask_ms``. ``purged``: the size of ``seen`` after cleaning.
+    that is behind and silent is asked for again at ``ask_ms``. ``purged``: ``seen`` when last cleaned.
     """
 
     last_ms: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
