@@ -25,9 +25,6 @@ SAMPLE_MS = 3_600_000
 SAMPLE_ROWS = 10_000
 NO_SERIES = np.zeros(0, np.int64)
 
-# How far back the first request looks, whose rows nobody wants.
-CHECK_MS = 60_000
-
 # Follow-up requests for slow series that busy ones pushed out of a cold answer.
 STARVED_MAX = 100
 
@@ -52,7 +49,8 @@ class Reader:
     slow, and must not stand in the way of the request for all.
 
     ``requests`` counts telemetry requests. ``skew_ms`` is how far the platform's clock is ahead of ours: 0
-    unless an answer proved that the two differ, since the time of a request lies between its two ends.
+    unless an answer proved that the two differ, since the time of a request lies between its two ends. Ours
+    is the wall clock as it was when the reader was made, and from then on one that cannot jump.
     """
 
     def __init__(self, client: Client, table: SeriesTable, poll: PollParams, concurrency: int = 4) -> None:
@@ -66,10 +64,16 @@ class Reader:
         self.requests = 0
         self.skew_ms = 0
         self.budget = RetryBudget()
+        self._began_ms, self._began_s = clock.now_ms(), clock.monotonic_s()
 
     def now_ms(self) -> int:
         """The platform's wall clock, as well as we know it."""
-        return clock.now_ms() + self.skew_ms
+        return self._ours_ms() + self.skew_ms
+
+    def _ours_ms(self) -> int:
+        # While nothing answers, a jump of the wall clock would pass for the time since: what is read next
+        # would begin behind what was not read yet, or in the future, which the platform refuses for ever.
+        return self._began_ms + round((clock.monotonic_s() - self._began_s) * 1000)
 
     @property
     def busy(self) -> list[I64]:
@@ -105,7 +109,8 @@ class Reader:
 
     async def check(self) -> None:
         """Ask for nothing much: the key may read, the address is right, the clocks are compared."""
-        await self._page(Query(None, ("_",), clock.now_ms() - CHECK_MS, None, 1, NO_SERIES))
+        # Without a begin: one by our clock is refused when that is ahead, and by how much is not known yet.
+        await self._page(Query(None, ("_",), 0, None, 1, NO_SERIES), open_begin=True)
 
     async def _answer(self, query: Query) -> Answer:
         try:
@@ -116,22 +121,27 @@ class Reader:
             return Answer(query, error=error)
         return answer
 
-    async def _page(self, query: Query) -> tuple[Points, int, int]:
-        """The rows of one request, their number, and the server's time up to which they are whole."""
+    async def _page(self, query: Query, *, open_begin: bool = False) -> tuple[Points, int, int]:
+        """The rows of one request, their number, and the server's time up to which they are whole.
+
+        With ``open_begin`` the platform chooses the begin, an hour ago.
+        """
         params = wire.telemetry_params(query.source, query.metrics, query.from_ms, query.to_ms, query.limit)
+        if open_begin:
+            del params["from"]
         sent_ms = 0
 
         async def ask() -> bytes:
             nonlocal sent_ms
             self.requests += 1
-            sent_ms = clock.now_ms()
+            sent_ms = self._ours_ms()
             return await self._client.telemetry(params)
 
         async with self._narrow if query.source is not None else contextlib.nullcontext(), self._gate:
             body = await retried(ask, budget=self.budget)
         page = wire.decode_telemetry(body, self._table)
         if query.to_ms is None and page.to_ms is not None:
-            least, most = page.to_ms - clock.now_ms(), page.to_ms - sent_ms
+            least, most = page.to_ms - self._ours_ms(), page.to_ms - sent_ms
             self.skew_ms = min(max(0, least), most)
         # Without a time of its own the answer is whole up to when we asked, as far as we know.
         return page.points, page.count, query.to_ms or page.to_ms or sent_ms + self.skew_ms

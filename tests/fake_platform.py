@@ -12,7 +12,7 @@ import pytest
 
 from plexus_detect import clock
 from plexus_detect.config import Config, load_config
-from plexus_detect.errors import TransientError
+from plexus_detect.errors import RejectedError, TransientError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START_MS = 1_800_000_000_000
@@ -77,7 +77,10 @@ class FakePlatform:
         if isinstance(told, bytes):
             return told
         now_ms = clock.now_ms() + self.ahead_ms
-        from_ms, to_ms = _ms(params["from"]), _ms(params["to"]) if "to" in params else now_ms
+        to_ms = _ms(params["to"]) if "to" in params else now_ms
+        from_ms = _ms(params["from"]) if "from" in params else to_ms - 3_600_000
+        if from_ms >= to_ms:
+            raise RejectedError("from must be earlier than to")
         names = params["metric"].split(",") if "metric" in params else None
         found = [
             row

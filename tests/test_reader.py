@@ -231,6 +231,15 @@ def test_the_platforms_clock_is_learned(ahead_ms: int) -> None:
     assert desk.reader.now_ms() == START_MS + ahead_ms
 
 
+@pytest.mark.parametrize("jump_ms", [-30_000_000, 30_000_000])
+def test_a_clock_that_jumps_moves_no_time(monkeypatch: pytest.MonkeyPatch, jump_ms: int) -> None:
+    """While nothing answers, hours that the wall clock jumps are not taken for hours that have passed."""
+    desk = Desk(FakePlatform(series("a", "t", 1), ahead_ms=700), PollParams())
+    asyncio.run(desk.reader.check())
+    monkeypatch.setattr("plexus_detect.clock.now_ms", lambda: START_MS + jump_ms)
+    assert desk.reader.now_ms() == START_MS + 700
+
+
 def test_a_slow_answer_is_not_taken_for_a_wrong_clock(stopped: FakeClock) -> None:
     """Between its two ends a request cannot prove a difference."""
 
