@@ -259,7 +259,7 @@ def _among(key: I64, sorted_keys: I64) -> Bool:
 def _behind_a_hole(
     cursors: Cursors, query: Query, points: Points, new: Bool, to_ms: int, params: PollParams
 ) -> Bool:
-    """Points of series that were silent for unusually long and whose silence this query did not read.
+    """Points of series of which a sample was due, but not there, in what this query did not read.
 
     A device that was offline sends its buffer when it is back: what it measured meanwhile may be visible
     by now, before the query's start. Those points wait for a query that starts at the series' last sample.
@@ -267,9 +267,8 @@ def _behind_a_hole(
     """
     last = cursors.last_ms[points.series]
     cadence = cursors.cadence_ms[points.series]
-    silence = np.maximum(np.maximum(10 * cadence, 3 * params.overlap_ms), 30_000)
     readable = last >= max(0, to_ms - params.catchup_ms_max - params.overlap_ms)
-    hole = new & readable & (cadence > 0) & (points.t_ms - last > silence) & (query.from_ms > last)
+    hole = new & readable & (cadence > 0) & (query.from_ms > last + 1.5 * cadence)
     starts = np.zeros(len(cursors), np.bool_)
     starts[points.series[hole & _first_new(points.series, new)]] = True
     return new & starts[points.series]

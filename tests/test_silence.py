@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from fake_platform import FakeClock, FakePlatform, Row
 from worker_desk import history, opened, quick, tick
@@ -49,6 +50,32 @@ def test_a_dead_device_is_asked_for_ever_more_rarely(stopped: FakeClock) -> None
     stopped.t_ms += 1000
     taken = tick(worker).points + tick(worker).points
     assert taken == len(back)
+
+
+@pytest.mark.parametrize("away", [3, 7, 40])
+@pytest.mark.parametrize("cadence_ms", [8_000, 30_000, 60_000])
+def test_what_a_device_measured_while_offline_is_read(cadence_ms: int, away: int) -> None:
+    """However long it was away, and however rarely it measures: its buffer is read from the first sample."""
+    keys, params, cursors = [SeriesKey("dev", "t"), SeriesKey("slow", "t")], PollParams(), Cursors()
+    cursors.grow(2)
+    cursors.selected[:] = True
+    cursors.cadence_ms[:] = 4_000, cadence_ms
+    cursors.last_ms[:] = cursors.covered_ms[:] = START_MS
+    stored, kept, taken = list[tuple[int, int]](), list[tuple[int, int]](), set[tuple[int, int]]()
+    for k in range(1, (away + 10) * cadence_ms // 4_000):
+        now = START_MS + 4_000 * k
+        stored.append((0, now - 100))
+        number = 4_000 * k // cadence_ms
+        if number > 4_000 * (k - 1) // cadence_ms:
+            kept.append((1, START_MS + number * cadence_ms))
+        if not 5 <= number < 5 + away:
+            stored, kept = stored + kept, []
+        for query in next_queries(cursors, keys, now, params):
+            shown = np.array([row for row in stored if query.from_ms <= row[1] <= now])
+            rows = Points(shown[:, 0], shown[:, 1], np.ones(len(shown)))
+            new = advance(cursors, query, rows, now, params).points
+            taken |= set(zip(new.series.tolist(), new.t_ms.tolist(), strict=True))
+    assert taken == set(stored)
 
 
 def test_a_slow_series_drags_nobody_back(stopped: FakeClock) -> None:
