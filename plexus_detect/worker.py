@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from plexus_detect import clock, outbox
+from plexus_detect import __version__, clock, outbox
 from plexus_detect.bucket import RetryBudget
 from plexus_detect.client import Client
 from plexus_detect.config import Config
@@ -33,6 +33,7 @@ from plexus_detect.running import Running
 from plexus_detect.series import Derived, Kind, Points, SeriesKey, is_own_metric
 from plexus_detect.standing import standing
 from plexus_detect.store import Commit, Store
+from plexus_detect.telling import stamp
 from plexus_detect.training.trainer import ProcessTrainer, require
 from plexus_detect.vitals import Vitals, overdue
 
@@ -240,6 +241,9 @@ class Worker:
             self._commit(0, Points.empty(), (), {})
         self._store.save_snapshot(clock.now_ms(), self.running.fingerprint(), self.running.dump())
         self._saved_s, self.vitals.saved_ms = clock.monotonic_s(), clock.now_ms()
+        self._store.note("version", __version__)
+        if self.vitals.last_ok_ms is not None:
+            self._store.note("last_successful_poll", stamp(self.vitals.last_ok_ms))
 
     def _tell(self, report: TickReport) -> None:
         if self._keeping is not None and self._keeping.step(self.running.state.groups):

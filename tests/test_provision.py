@@ -355,9 +355,14 @@ class BrokenAnswers(httpx.AsyncBaseTransport):
         if self.at != self.requests - 1:
             return await self.inner.handle_async_request(request)
         if not self.after:
-            return httpx.Response(422, json={"error": "not now"})
+            return self._said(422, b'{"error":"not now"}', "application/json")
         await self.inner.handle_async_request(request)
-        return httpx.Response(200, text="<html>", headers={"content-type": "text/html"})
+        return self._said(200, b"<html>", "text/html")
+
+    @staticmethod
+    def _said(status: int, body: bytes, kind: str) -> httpx.Response:
+        """An answer that is still to be read, as one from the network is."""
+        return httpx.Response(status, headers={"content-type": kind}, stream=httpx.ByteStream(body))
 
 
 async def applied_through(box: Sandbox, transport: BrokenAnswers) -> ApplyResult:

@@ -77,6 +77,8 @@ def reading(path: str) -> Iterator[Database]:
     with db.guard():
         try:
             db.connect_to_read()
+            # From here on all that is read is of one moment, whatever the worker writes meanwhile.
+            db.execute("BEGIN")
             if (version := schema.version_of(db)) is None:
                 raise StoreError(f"state file {path} is empty; a worker that starts fills it")
             require_sound(db, version)
@@ -88,7 +90,6 @@ def reading(path: str) -> Iterator[Database]:
 def look(path: str) -> Look:
     """Read what a state file holds, all of the same moment. Raises StoreError."""
     with reading(path) as db:
-        db.execute("BEGIN")
         version = schema.version_of(db) or 0
         snapshots = snapshots_in(db)
         since = next((snapshot.journal_id for snapshot in snapshots if snapshot.intact), 0)
