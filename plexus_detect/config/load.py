@@ -61,20 +61,20 @@ def load_config_with_origins(
     except ValidationError as error:
         # Without the cause: pydantic's own text would repeat the input.
         raise first_mistake(error, merged.origins) from None
-    given = {path: origin_of(path, merged.origins) for path in _leaves(values, ())}
+    given = {path: origin_of(path, merged.origins) for path, _value in leaves(values)}
     return _with_api_key(config, merged.origins), given
 
 
-def _leaves(value: object, path: KeyPath) -> Iterator[KeyPath]:
-    """The paths of all values that are no section and no list of sections."""
+def leaves(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    """All values that are no section and no list of sections, with their paths."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _leaves(item, (*path, key))
+            yield from leaves(item, (*path, key))
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for i, item in enumerate(value):
-            yield from _leaves(item, (*path, i))
+            yield from leaves(item, (*path, i))
     else:
-        yield path
+        yield path, value
 
 
 def variable_names() -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from plexus_detect.config import Config, KeyPath, Origin, key_text
+from plexus_detect.config.load import leaves
 from plexus_detect.doctor.findings import MASK
 
 # Variables of the environment that our libraries read; of the proxies either case.
@@ -39,23 +39,12 @@ def settings_of(config: Config, origins: Mapping[KeyPath, Origin], env: Mapping[
     """
     found = [
         Setting(key_text(path), _text(path, value), _origin(path, origins))
-        for path, value in _leaves(config.model_dump(mode="json", by_alias=True), ())
+        for path, value in leaves(config.model_dump(mode="json", by_alias=True))
         if value is not None or path in origins
     ]
     names = [*PROXY_VARIABLES, *(name.lower() for name in PROXY_VARIABLES), *OTHER_VARIABLES]
     found += [Setting(name, env[name], "the environment") for name in names if env.get(name)]
     return found
-
-
-def _leaves(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(item, (*path, key))
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for i, item in enumerate(value):
-            yield from _leaves(item, (*path, i))
-    else:
-        yield path, value
 
 
 def _text(path: KeyPath, value: object) -> str:
