@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -50,21 +51,26 @@ class AlertChanges:
 
 def delivered(derived: Derived, now_ms: int, debts: Mapping[Alert, Debt]) -> AlertChanges:
     """What becomes of the debts when points, each series' in order of time, are accepted at ``now_ms``."""
-    watched = np.isin(derived.kind, MONITORED)
-    breach = watched & (derived.value > 0.0)
-    touched = {(int(derived.series[i]), int(derived.kind[i])) for i in np.flatnonzero(breach).tolist()}
-    if debts:
-        at = np.flatnonzero(watched)
-        pairs = np.unique(np.stack([derived.series[at], derived.kind[at]], axis=1), axis=0)
-        touched |= {(s, k) for s, k in pairs.tolist() if (s, k) in debts}
+    at = np.flatnonzero(np.isin(derived.kind, MONITORED))
+    breaching = derived.series[at[derived.value[at] > 0.0]]
+    owing_ones = np.array([series for series, _kind in debts], np.int64)
+    at = at[np.isin(derived.series[at], np.append(breaching, owing_ones))]
+    # One alert after the other, each in order of time.
+    at = at[np.lexsort((derived.kind[at], derived.series[at]))]
+    series, kind = derived.series[at].tolist(), derived.kind[at].tolist()
+    starts = [i for i in range(len(at)) if i == 0 or (series[i], kind[i]) != (series[i - 1], kind[i - 1])]
     put, gone = {}, []
-    for alert in sorted(touched):
-        at = np.flatnonzero((derived.series == alert[0]) & (derived.kind == alert[1]))
-        debt = _after(derived.t_ms[at], breach[at], now_ms, debts.get(alert))
-        if debt is None:
+    for start, end in pairwise([*starts, len(at)]):
+        alert, mine = (series[start], kind[start]), at[start:end]
+        debt = debts.get(alert)
+        breach = derived.value[mine] > 0.0
+        if debt is None and not breach.any():
+            continue
+        after = _after(derived.t_ms[mine], breach, now_ms, debt)
+        if after is None:
             gone.append(alert)
-        elif debt != debts.get(alert):
-            put[alert] = debt
+        elif after != debt:
+            put[alert] = after
     return AlertChanges(put, gone)
 
 

@@ -120,7 +120,7 @@ class Crosscheck:
             if isinstance(answer.error, AuthError):
                 return Verdict.KEY_TROUBLE, str(answer.error)
         errors = [answer.error for answer in answers if answer.error is not None]
-        if errors:
+        if errors and len(errors) == len(answers):
             return Verdict.PLATFORM_ILL, str(errors[0])
         rows = any(len(answer.points) for answer in answers)
         to_ms = max((answer.to_ms for answer in answers), default=0)

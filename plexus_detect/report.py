@@ -102,6 +102,11 @@ class TickReport:
         return not self.errors and (self.answers > 0 or not self.under_way)
 
     @property
+    def reads(self) -> bool:
+        """True when something that was asked was answered."""
+        return self.answers > len(self.errors)
+
+    @property
     def failed(self) -> bool:
         """True when at least one query of the tick failed."""
         return bool(self.errors)

@@ -61,9 +61,9 @@ class Vitals:
 
     ``turned_s``: last turn of the event loop. ``config_error``: why the last reload failed, if it did.
     ``verdict``: what the last poll found. ``last_ok_*``: last poll without a failed query on a platform
-    that is well. ``dropped``: from the full outbox in the last poll. ``saved_ms``: last snapshot.
-    ``delivery``: the totals of the delivery loop, which writes them. ``series_refused`` and
-    ``series_expired`` are totals; ``fits`` are the durations of fits, where there are any.
+    that is well, ``last_read_s``: last one that brought any answer. ``dropped``: from the full outbox in the
+    last poll. ``saved_ms``: last snapshot. ``delivery``: the totals of the delivery loop, which writes them.
+    ``series_refused`` and ``series_expired`` are totals. ``fits``: durations of fits, where there are any.
     """
 
     interval_ms: int
@@ -82,6 +82,7 @@ class Vitals:
     ticks_failed: int = 0
     verdict: Verdict = Verdict.OK
     last_error: str = ""
+    last_read_s: float | None = None
     last_ok_s: float | None = None
     last_ok_ms: int | None = None
     series: int = 0
@@ -109,6 +110,8 @@ class Vitals:
         self.ticks += 1
         self.verdict = report.verdict
         self.series, self.outbox_points, self.dropped = report.series, report.outbox, report.dropped
+        if report.reads:
+            self.last_read_s = now_s
         if report.errors:
             self.last_error = report.errors[0]
         if report.failed or self.verdict not in FINE:
@@ -127,8 +130,17 @@ def liveness(vitals: Vitals, now_s: float) -> list[Trouble]:
 
 def overdue(vitals: Vitals, now_s: float) -> bool:
     """Whether the last successful poll is too long ago, or never was."""
+    return _long_ago(vitals, vitals.last_ok_s, now_s)
+
+
+def reads(vitals: Vitals, now_s: float) -> bool:
+    """Whether polls bring answers, perhaps not all: one source that cannot be read is no dead worker."""
+    return not _long_ago(vitals, vitals.last_read_s, now_s)
+
+
+def _long_ago(vitals: Vitals, at_s: float | None, now_s: float) -> bool:
     grace_s = max(GRACE_INTERVALS * vitals.interval_ms / 1000, GRACE_S_MIN)
-    return vitals.last_ok_s is None or now_s - vitals.last_ok_s > grace_s
+    return at_s is None or now_s - at_s > grace_s
 
 
 def readiness(vitals: Vitals, now_s: float) -> list[Trouble]:

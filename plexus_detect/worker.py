@@ -35,7 +35,7 @@ from plexus_detect.standing import standing
 from plexus_detect.store import Commit, Store
 from plexus_detect.telling import stamp
 from plexus_detect.training.trainer import ProcessTrainer, require
-from plexus_detect.vitals import Vitals, overdue
+from plexus_detect.vitals import Vitals, reads
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ class Worker:
             if (pause_s := self.delivery.pause_s()) > ONCE_PAUSE_S_MAX:
                 break
             await clock.wait_s(stop, pause_s)
-        if self._config.heartbeat.enabled and report.ok and not stop.is_set():
+        if self._config.heartbeat.enabled and report.reads and not stop.is_set():
             await self._heartbeat.beat(report.series)
 
     async def _poll_loop(self, stop: asyncio.Event) -> None:
@@ -339,11 +339,11 @@ class Worker:
                 await clock.wait_s(stop, self.delivery.pause_s())
 
     async def _beat_loop(self, stop: asyncio.Event) -> None:
-        """A sign of life while polls succeed, the first as soon as one has."""
+        """A sign of life while polls bring answers, the first as soon as one has."""
         interval_s = self._config.heartbeat.interval_ms / 1000
         while not stop.is_set():
             wait_s = min(1.0, interval_s)
-            if not overdue(self.vitals, clock.monotonic_s()):
+            if reads(self.vitals, clock.monotonic_s()):
                 await self._heartbeat.beat(self.running.series_count())
                 self.vitals.heartbeat_ms = self._heartbeat.last_ms or None
                 wait_s = interval_s

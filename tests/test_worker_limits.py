@@ -135,7 +135,7 @@ def test_the_loop_beats_at_its_interval_and_stops_when_polls_fail() -> None:
         running = asyncio.ensure_future(worker.run(stop))
         await asyncio.sleep(2.3)
         lively = len(heartbeats(platform))
-        worker.vitals.last_ok_s = -1e9  # as if the last success were long ago
+        worker.vitals.last_read_s = -1e9  # as if the last answer were long ago
         platform.script["telemetry"] = [TransientError("503", retry_after_s=60)] * 10_000
         await asyncio.sleep(0.3)
         before = len(heartbeats(platform))
