@@ -7,7 +7,10 @@ import asyncio
 import numpy as np
 import pytest
 from fake_platform import START_MS, FakeClock, FakePlatform
+from hypothesis import given
+from hypothesis import strategies as st
 from pipe import DEVICES, config, quiet_room
+from profiles import examples
 
 from plexus_detect.client import Client, Endpoints
 from plexus_detect.closing import CALM_MS, FORGET_MS, AlertChanges, Debt, delivered, owing, zeros
@@ -47,6 +50,37 @@ def test_a_new_breach_starts_the_recovery_again() -> None:
     assert delivered(batch((4, Kind.ZSCORE, T, 1.5)), T + 9, debts).put == {(4, 0): Debt(T, None)}
     both = batch((4, Kind.ZSCORE, T, 1.5), (4, Kind.ZSCORE, T + 1, 0.0))
     assert delivered(both, T + 99_000, debts).put == {(4, 0): Debt(T, T + 99_000)}
+
+
+SCORES = st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, 10]), st.sampled_from([0.0, 0.0, 4.0]))
+
+
+@examples(300)
+@given(st.lists(SCORES, max_size=30), st.lists(st.integers(0, 60_000), min_size=1, max_size=6))
+def test_many_alerts_are_kept_like_one(points: list[tuple[int, int, float]], waits: list[int]) -> None:
+    """Whatever comes together in a delivery: each alert has the debt that it would have by itself."""
+    together: dict[tuple[int, int], Debt] = {}
+    alone: dict[tuple[int, int], dict[tuple[int, int], Debt]] = {}
+    now = T
+    for i, wait in enumerate(waits):
+        now += wait
+        mine = points[i :: len(waits)]
+        if not mine:
+            continue
+        everything = batch(*((s, Kind(k), now + j, v) for j, (s, k, v) in enumerate(mine)))
+        settle(together, delivered(everything, now, together))
+        for alert in {(s, k) for s, k, _ in mine}:
+            own = everything.take((everything.series == alert[0]) & (everything.kind == alert[1]))
+            debts = alone.setdefault(alert, {})
+            settle(debts, delivered(own, now, debts))
+    assert together == {alert: debt for debts in alone.values() for alert, debt in debts.items()}
+
+
+def settle(debts: dict[tuple[int, int], Debt], changes: AlertChanges) -> None:
+    """Put changes into effect."""
+    debts.update(changes.put)
+    for alert in changes.gone:
+        del debts[alert]
 
 
 @pytest.mark.parametrize("kind", [Kind.ZSCORE_RAW, Kind.ZSCORE_LATE, Kind.EXPECTED, Kind.FLEET_EVENT])

@@ -11,14 +11,16 @@ import pytest
 from fake_platform import START_MS, FakeClock, FakePlatform, Row, settings
 from worker_desk import events, history, opened, quick, tick
 
+from plexus_detect import clock
 from plexus_detect.config import HeartbeatConfig
-from plexus_detect.errors import TransientError
+from plexus_detect.errors import ContractError, TransientError
 from plexus_detect.heartbeat import Heartbeat
 from plexus_detect.logs import PACKAGE
 from plexus_detect.policy import policy_of, poll_params
 from plexus_detect.running import Running
 from plexus_detect.series import Points
 from plexus_detect.store import Store
+from plexus_detect.vitals import reads
 from plexus_detect.worker import Worker, open_worker
 
 DAY_MS = 86_400_000
@@ -124,9 +126,24 @@ def test_a_sign_of_life_is_posted_while_polls_succeed(stopped: FakeClock) -> Non
     assert heartbeats(ill) == []
 
 
+def test_one_source_that_cannot_be_read_is_no_dead_worker(stopped: FakeClock) -> None:
+    """Its query fails in every tick, and the others are read: the tick is no success, and the worker gives its
+    sign of life all the same."""
+    platform = FakePlatform(history(START_MS, 2))
+    worker = opened(platform, quick(poll__interval="30s", fleet__enabled="false"))
+    worker._meet([(f"x-{d}", "t,x") for d in range(1)])
+    asyncio.run(worker.tick())
+    platform.script["telemetry"] = [None, ContractError("an odd row")] * 5
+    stopped.t_ms += 30_000
+    platform.rows += [(f"dev-{d}", "t", stopped.t_ms - 500, 20.0) for d in range(2)]
+    report = asyncio.run(worker.tick())
+    assert (report.ok, report.reads, len(report.errors)) == (False, True, 1)
+    assert reads(worker.vitals, clock.monotonic_s())
+
+
 def test_the_loop_beats_at_its_interval_and_stops_when_polls_fail() -> None:
     """Running: one sign of life soon, then at the interval; none while the platform cannot be read."""
-    platform = FakePlatform(history(_now_ms()))
+    platform = FakePlatform(history(clock.now_ms()))
     config = quick(heartbeat__interval="1s", poll__interval="100ms")
 
     async def body() -> tuple[int, int]:
@@ -148,12 +165,6 @@ def test_the_loop_beats_at_its_interval_and_stops_when_polls_fail() -> None:
     lively, after = asyncio.run(body())
     assert 2 <= lively <= 4
     assert after == 0
-
-
-def _now_ms() -> int:
-    from plexus_detect import clock
-
-    return clock.now_ms()
 
 
 def test_a_sign_of_life_that_fails_is_told_once(stopped: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
