@@ -127,8 +127,8 @@ def test_a_sign_of_life_is_posted_while_polls_succeed(stopped: FakeClock) -> Non
 
 
 def test_one_source_that_cannot_be_read_is_no_dead_worker(stopped: FakeClock) -> None:
-    """Its query fails in every tick, and the others are read: the tick is no success, and the worker gives its
-    sign of life all the same."""
+    """Its query fails in every tick and the others are read: the tick is no success, but the worker gives its
+    sign of life."""
     platform = FakePlatform(history(START_MS, 2))
     worker = opened(platform, quick(poll__interval="30s", fleet__enabled="false"))
     worker._meet([(f"x-{d}", "t,x") for d in range(1)])
