@@ -73,11 +73,15 @@ def suspect(
 
 
 def _any_new(answers: Sequence[Answer], cursors: Cursors) -> bool:
-    """Whether a watched series has a sample that is newer than all that are known of it."""
-    return any(
-        bool((cursors.selected[p.series] & (p.t_ms > cursors.last_ms[p.series])).any())
-        for p in (answer.points for answer in answers)
-    )
+    """Whether a watched series has a sample that is newer than all that are known of it, or is new itself."""
+    for answer in answers:
+        # Answers may bring series that have no cursor yet.
+        met = answer.points.series < len(cursors)
+        points = answer.points.take(met)
+        newer = cursors.selected[points.series] & (points.t_ms > cursors.last_ms[points.series])
+        if newer.any() or not met.all():
+            return True
+    return False
 
 
 def _all_missed(cursors: Cursors, to_ms: int) -> bool:

@@ -106,9 +106,9 @@ class _Output:
         raw = Kind.ZSCORE_RAW if kind is Kind.ZSCORE else Kind.FLEET_ZSCORE_RAW
         calmed = self.calmed(kind, points.series, value, line.episodes.is_open[rows])
         # What a late sample says must not page: monitors judge values when they arrive (contract 5.1).
-        self.post(points, audible & ~points.late, {kind: calmed})
-        self.post(points, audible & points.late, {Kind.ZSCORE_LATE: value})
-        self.post(points, audible, {raw: scores.z})
+        self.post(points, audible & ~points.late, {kind: calmed, raw: scores.z})
+        if points.late.any():
+            self.post(points, audible & _worst(points, value), {Kind.ZSCORE_LATE: value})
 
     def calmed(self, kind: Kind, series: I64, value: F64, is_open: Bool) -> F64:
         """The values to post, with a zero where there is none and an alert may be open without an episode."""
@@ -129,12 +129,15 @@ class _Output:
         audible = points.t_ms >= self.state.emit_from_ms[points.series]
         self.post(
             points,
-            audible & self.state.compared[points.series],
+            audible & self.state.compared[points.series] & ~points.late,
             {Kind.FLEET_EVENT: column},
         )
 
     def post(self, points: Points, audible: Bool, columns: Mapping[Kind, F64]) -> None:
-        """Add those of the columns that are wanted, where there is a number."""
+        """Add those of the columns that are wanted, where there is a number.
+
+        Of a late sample nothing is posted but its own kind, so that a time has one score in every series.
+        """
         for kind, column in columns.items():
             if kind in self.state.policy.kinds:
                 given = np.flatnonzero(audible & np.isfinite(column))
@@ -165,7 +168,7 @@ class _Output:
         """Add what was expected of scored points, and the checks that have a series of their own."""
         if not self.state.policy.kinds & DESCRIBING:
             return
-        known = ~np.isnan(scores.z)
+        known = ~np.isnan(scores.z) & ~points.late
         lower, upper = lane.limits.band(_local(self.state, points), scores, lane.line.threshold)
         columns = {Kind.EXPECTED: scores.centre, Kind.LOWER: lower, Kind.UPPER: upper}
         for kind, check in ((Kind.DRIFT, Reason.DRIFT), (Kind.STUCK, Reason.STUCK)):
@@ -199,6 +202,17 @@ def evaluate(state: State, points: Points, now_ms: int) -> Evaluation:
     events = sorted(out.events, key=lambda e: (e.t_ms, e.series, e.kind))
     derived = Derived.concat(out.derived)
     return Evaluation(scores, derived, tuple(events), _unknown(scores), fleet_unknown, judged)
+
+
+def _worst(points: Points, value: F64) -> Bool:
+    """Marks one late point of each series and time, of several values the one that scores highest: a time has
+    one score, whatever is said of it at once."""
+    late = np.flatnonzero(points.late)
+    late = late[np.lexsort((np.nan_to_num(value[late], nan=-1.0), points.t_ms[late], points.series[late]))]
+    series, t_ms = points.series[late], points.t_ms[late]
+    out = np.zeros(len(points), np.bool_)
+    out[late[np.append((series[1:] != series[:-1]) | (t_ms[1:] != t_ms[:-1]), True)]] = True
+    return out
 
 
 def _unknown(scores: Scores) -> dict[Reason, int]:

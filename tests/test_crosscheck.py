@@ -143,3 +143,12 @@ def test_one_silent_device_is_not_the_platform(stopped: FakeClock) -> None:
         assert report.verdict is Verdict.OK, k
         stopped.t_ms += 1000
     assert platform.calls.count("raw_rows") <= 6
+
+
+def test_an_answer_with_series_that_nobody_knows(stopped: FakeClock) -> None:
+    """Devices appear by the hundred between two looks at what there is: their rows are passed over (found by
+    the simulation)."""
+    platform, worker = warm(stopped)
+    platform.rows += [(f"new-{d}", "t", stopped.t_ms - 500, 20.0) for d in range(300)]
+    report = tick(worker)
+    assert (report.verdict, report.foreign) == (Verdict.OK, 300)
