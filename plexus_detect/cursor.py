@@ -268,7 +268,8 @@ def _behind_a_hole(
     last = cursors.last_ms[points.series]
     cadence = cursors.cadence_ms[points.series]
     readable = last >= max(0, to_ms - params.catchup_ms_max - params.overlap_ms)
-    hole = new & readable & (cadence > 0) & (query.from_ms > last + 1.5 * cadence)
+    unread = (query.from_ms > last + cadence / 2) & (points.t_ms > last + 1.5 * cadence)
+    hole = new & readable & (cadence > 0) & unread
     starts = np.zeros(len(cursors), np.bool_)
     starts[points.series[hole & _first_new(points.series, new)]] = True
     return new & starts[points.series]
@@ -336,11 +337,11 @@ def _take(cursors: Cursors, taken: Points) -> None:
 
 
 def _learn_cadence(cursors: Cursors, series: I64, gap: F64) -> None:
-    """The cadence follows the mean gap of an answer, a hole counting as at most ten of the usual."""
+    """The cadence follows the mean gap of an answer, a hole counting as at most three of the usual."""
     if len(series) == 0:
         return
     known = cursors.cadence_ms[series]
-    gap = np.where(known > 0, np.minimum(gap, 10 * known), gap)
+    gap = np.where(known > 0, np.minimum(gap, 3 * known), gap)
     n = np.bincount(series, minlength=len(cursors))
     total = np.bincount(series, weights=gap, minlength=len(cursors))
     at = np.flatnonzero(n)
