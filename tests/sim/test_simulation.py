@@ -47,7 +47,7 @@ def test_night(seed: int, tmp_path: Path, record_property: Record) -> None:
 
 def test_a_seed_is_always_the_same_run(tmp_path: Path) -> None:
     """Every request, answer, death and row of two runs of a seed are the same, at the same times."""
-    seed = 8
+    seed = 6
     runs = [simulate(make_world(seed), make_plan(make_world(seed)), tmp_path / str(k)) for k in range(2)]
     assert runs[0].digest == runs[1].digest
     assert runs[0].kills + runs[0].stops > 0
