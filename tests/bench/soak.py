@@ -2,7 +2,7 @@
 
 The sandbox runs in a process of its own and is fed a sample of every series each poll interval; faults of
 every kind come and go by a seed. The worker is the real command in a process of its own; it is killed,
-started again, and in the end asked to stop. Printed: what was lost or doubled, time from sample to accepted
+started again, and in the end asked to stop; with 0 it is not killed, and its memory has time to grow. Printed: what was lost or doubled, time from sample to accepted
 score, memory at the end of each life and its slope, size of the state file, requests and posts. Exit code 1
 when anything is lost, or doubled beyond what the worker itself counted as posted again. Run with
 ``python tests/bench/soak.py [seconds] [series] [kill_every_s]``.
@@ -190,7 +190,7 @@ def live(lives: Lives, seconds: float, kill_every_s: float) -> tuple[int, list[t
     end, kills, ends = time.monotonic() + seconds, 0, []
     lives.start()
     while time.monotonic() < end:
-        deadline = min(time.monotonic() + kill_every_s, end)
+        deadline = min(time.monotonic() + kill_every_s, end) if kill_every_s else end
         while time.monotonic() < deadline:
             time.sleep(1.0)
             lives.look()
@@ -244,10 +244,16 @@ def main() -> int:
     )
     print(f"tally {tally}")
     print(f"sample to accepted score: p50 <= {lives.quantile(0.5)} s, p99 <= {lives.quantile(0.99)} s")
-    print(
-        f"memory when a life ended, MB: {[round(mb) for _, mb in ends]}; "
-        f"slope {slope(ends[1:]):+.1f} MB/h, within lives up to {max(mb for _, mb in lives.rss_mb):.0f} MB"
-    )
+    print(f"memory at most, MB: {max(mb for _, mb in lives.rss_mb):.0f}")
+    if kills:
+        third = max(1, len(ends) // 3)
+        first, last = (np.median([mb for _, mb in part]) for part in (ends[1 : third + 1], ends[-third:]))
+        print(f"memory when a life ended, MB: first third {first:.0f}, last third {last:.0f}")
+    else:
+        half = lives.rss_mb[len(lives.rss_mb) // 2 :]
+        print(
+            f"memory in the second half, MB: {half[0][1]:.0f} to {half[-1][1]:.0f}, slope {slope(half):+.1f} an hour"
+        )
     print(f"state files up to {max(lives.state_mb):.0f} MB, at the end {lives.state_mb[-1]:.0f} MB")
     print(f"requests {requests}")
     print(f"events {dict(told)}")
