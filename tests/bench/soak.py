@@ -2,10 +2,10 @@
 
 The sandbox runs in a process of its own and is fed a sample of every series each poll interval; faults of
 every kind come and go by a seed. The worker is the real command in a process of its own; it is killed,
-started again, and in the end asked to stop; with 0 it is not killed, and its memory has time to grow. Printed: what was lost or doubled, time from sample to accepted
-score, memory at the end of each life and its slope, size of the state file, requests and posts. Exit code 1
-when anything is lost, or doubled beyond what the worker itself counted as posted again. Run with
-``python tests/bench/soak.py [seconds] [series] [kill_every_s]``.
+started again, and in the end asked to stop; with 0 it is not killed, and its memory has time to grow.
+Printed: what was lost or doubled, time from sample to accepted score, memory, size of the state file,
+requests and posts. Exit code 1 when anything is lost, or doubled beyond what the worker itself counted as
+posted again. Run with ``python tests/bench/soak.py [seconds] [series] [kill_every_s]``.
 """
 
 from __future__ import annotations
@@ -251,9 +251,8 @@ def main() -> int:
         print(f"memory when a life ended, MB: first third {first:.0f}, last third {last:.0f}")
     else:
         half = lives.rss_mb[len(lives.rss_mb) // 2 :]
-        print(
-            f"memory in the second half, MB: {half[0][1]:.0f} to {half[-1][1]:.0f}, slope {slope(half):+.1f} an hour"
-        )
+        begin, end = half[0][1], half[-1][1]
+        print(f"memory in the second half, MB: {begin:.0f} to {end:.0f}, slope {slope(half):+.1f} an hour")
     print(f"state files up to {max(lives.state_mb):.0f} MB, at the end {lives.state_mb[-1]:.0f} MB")
     print(f"requests {requests}")
     print(f"events {dict(told)}")
