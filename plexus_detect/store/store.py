@@ -41,6 +41,9 @@ from plexus_detect.store.soundness import require_sound
 
 log = logging.getLogger(__name__)
 
+# What is left of the WAL when it has been written back.
+WAL_BYTES_MAX = 16 * 1024 * 1024
+
 
 class Store:
     """One worker's state file. Raises StoreError for a file that cannot be used, with what to do."""
@@ -63,6 +66,8 @@ class Store:
         self._db.connect()
         version = schema.version_of(self._db)
         self._execute("PRAGMA journal_mode=WAL")
+        # A snapshot passes through the WAL, which would keep that size for good.
+        self._execute(f"PRAGMA journal_size_limit={WAL_BYTES_MAX}")
         self._execute("PRAGMA synchronous=FULL")
         if version is None:
             schema.create(self._db)

@@ -141,6 +141,7 @@ class Lives:
         env |= {
             "PLEXUS_DETECT_HEALTH__LISTEN": f"127.0.0.1:{self.port}",
             "PLEXUS_DETECT_PLEXUS__TIMEOUT": "10s",
+            "PLEXUS_DETECT_STATE__SNAPSHOT_INTERVAL": "60s",
         }
         log = (self.folder / "log").open("ab")
         command = [sys.executable, "-m", "plexus_detect", "run"]
