@@ -30,6 +30,7 @@ from plexus_detect.worker import open_worker
 KILLS = 20
 DEVICES = [f"dev-{k}" for k in range(8)]
 STEP_S = 0.15
+USUAL_START_S = 1.5
 TELEMETRY = "GET /api/v1/telemetry"
 SETTINGS = {
     "poll__interval": "150ms",
@@ -64,6 +65,7 @@ class Twins:
         self.path = folder / "killed.db"
         env = environment(killed.url, killed.key, **SETTINGS, state__path=str(self.path))
         self.log = (folder / "log").open("w+")
+        self.began_s, self.ready_s = time.monotonic(), 0.0
         self._start = lambda: started(["run"], env, folder, self.log)
         self.process = self._start()
         self.fed = 0
@@ -84,9 +86,11 @@ class Twins:
             await asyncio.sleep(STEP_S)
 
     async def kill_often(self, rng: random.Random) -> None:
-        """Twenty times: some moment after its start, the process is gone, and another is started."""
+        """Twenty times: some moment after its start the process is gone, and another is started; where a start
+        takes longer than usual, the moments are as much further apart."""
+        slower = max(1.0, self.ready_s / USUAL_START_S)
         for _ in range(KILLS):
-            await asyncio.sleep(rng.uniform(0.5, 2.2))
+            await asyncio.sleep(slower * rng.uniform(0.5, 2.2))
             self.process.kill()
             assert self.process.wait() == -signal.SIGKILL
             self.process = self._start()
@@ -117,6 +121,8 @@ async def scenario(twins: Twins, calm_store: Store) -> int:
         stop, fed = asyncio.Event(), asyncio.Event()
         running = asyncio.ensure_future(worker.run(stop))
         # Both have polled twice: their first look at the platform is over and on record.
+        await until(lambda: twins.killed.requests.counts[TELEMETRY] >= 2)
+        twins.ready_s = time.monotonic() - twins.began_s
         await until(lambda: min(b.requests.counts[TELEMETRY] for b in (twins.calm, twins.killed)) >= 4)
         feeding = asyncio.ensure_future(twins.feed(fed))
         await twins.kill_often(random.Random(20))
