@@ -22,6 +22,9 @@ from plexus_detect.sandbox import calls, plexus
 
 START_MS = 1_800_000_000_000
 
+# No run has needed a tenth of these iterations.
+TURNS_MAX = 300_000
+
 
 class Stuck(Exception):  # noqa: N818  what the loop is, not what failed
     """Everybody waits for something that nobody will do."""
@@ -40,6 +43,8 @@ class _Clockwork(selectors.SelectSelector):
         """Called once an iteration of the loop, with the time until the next timer."""
         if timeout is None:
             raise Stuck("no task is ready and no timer is set")
+        if self.turns >= TURNS_MAX:
+            raise Stuck(f"the run does not end: {TURNS_MAX} iterations, {self.now_s:.3f} virtual seconds")
         self.now_s += max(0.0, timeout)
         self.turns += 1
         self.on_turn()
