@@ -214,7 +214,12 @@ class Running:
         self.state = evaluate.load(self.table, self.policy, parts["state"], self.trainer)
 
     def replay(self, points: Points, now_ms: int) -> None:
-        """Step through a journalled tick again, without giving anything out."""
+        """Step through a journalled tick again, without giving anything out.
+
+        An entry at 0 only recorded series, between two ticks: no time had passed for the detectors.
+        """
+        if now_ms == 0:
+            return
         cursor.retake(self.cursors, points, self.poll)
         evaluate.evaluate(self.state, points, now_ms)
 

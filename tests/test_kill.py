@@ -86,8 +86,8 @@ class Twins:
             await asyncio.sleep(STEP_S)
 
     async def kill_often(self, rng: random.Random) -> None:
-        """Twenty times: some moment after its start the process is gone, and another is started; where a start
-        takes longer than usual, the moments are as much further apart."""
+        """Twenty times: some moment after its start the process is gone, and another is started. Where a
+        start takes longer than usual, the moments are as much further apart."""
         slower = max(1.0, self.ready_s / USUAL_START_S)
         for _ in range(KILLS):
             await asyncio.sleep(slower * rng.uniform(0.5, 2.2))
