@@ -49,7 +49,9 @@ def test_what_was_not_asked_for_is_refused(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"hello", gzip.compress(b"x" * 900)[:-9], gzip.compress(b"x") + b"y", zlib.compress(b"x")]
+    "sent",
+    [b"hello", gzip.compress(b"x" * 900)[:-9], gzip.compress(b"x") + b"y", zlib.compress(b"x")],
+    ids=["no gzip", "cut off", "something behind it", "zlib"],  # gzip holds the time, which no name may
 )
 def test_broken_compression_is_told(sent: bytes) -> None:
     """No part of it passes for the whole."""

@@ -47,6 +47,7 @@ def test_another_process_gives_the_same_bits(elsewhere: ProcessTrainer) -> None:
 
 def test_fits_are_timed(elsewhere: ProcessTrainer) -> None:
     """Each fit, also one that fails, is in the histogram with the time that it took."""
+    elsewhere.call(os.getpid).result()
     before = int(elsewhere.fits.counts.sum())
     elsewhere.submit(job("ecod", motor(1, 60)[0])).result()
     # What comes next from the process comes after the fit has been counted.
