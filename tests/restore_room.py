@@ -6,6 +6,7 @@ What it posts and the state it ends with can be compared with those of a run tha
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,9 @@ class Room:
         return {name: np.ascontiguousarray(c).tobytes() for name, c in self.worker.running.dump().items()}
 
 
-async def run(room: Room, kills: set[int]) -> None:
-    """Sixty polls; after those in ``kills`` the worker is dropped and opened again."""
+async def run(room: Room, kills: set[int], meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Sixty polls; after those in ``kills`` the worker is dropped and opened again, and in between
+    ``meanwhile`` happens to its file."""
     await room.open()
     for number in range(TICKS):
         room.measure(number)
@@ -101,6 +103,9 @@ async def run(room: Room, kills: set[int]) -> None:
             room.stopped.t_ms += 600
             await room.tick()
         if number in kills:
+            assert room.store is not None
+            room.store.close()
+            meanwhile()
             await room.open()
 
 

@@ -69,22 +69,7 @@ def test_a_snapshot_that_is_damaged_costs_nothing(
     """The one before it and a longer replay give the same bits, twice in a row."""
     path = tmp_path / "damaged.db"
     room = Room(stopped, path, short())
-
-    async def damaged() -> None:
-        await room.open()
-        for number in range(TICKS):
-            room.measure(number)
-            await room.tick()
-            if number % 5 == 0:
-                room.stopped.t_ms += 600
-                await room.tick()
-            if number in (30, 40):
-                assert room.store is not None
-                room.store.close()
-                spoil(path, how, known=known)
-                await room.open()
-
-    asyncio.run(damaged())
+    asyncio.run(run(room, {30, 40}, lambda: spoil(path, how, known=known)))
     assert room.posted() == never_stopped.posted()
     assert same(room.state(), never_stopped.state()) == []
 

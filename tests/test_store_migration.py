@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_platform import FakeClock
-from restore_room import TICKS, Room, same, short
+from restore_room import Room, run, same, short
 from test_store import SERIES, contents, one_sentence, tick
 
 from plexus_detect.errors import StoreError
@@ -126,22 +126,7 @@ def test_a_worker_goes_on_from_a_migrated_file(
     """The same derived points, and the same bits in the end, as without a migration."""
     path = tmp_path / "s.db"
     room = Room(stopped, path, short())
-
-    async def migrated() -> None:
-        await room.open()
-        for number in range(TICKS):
-            room.measure(number)
-            await room.tick()
-            if number % 5 == 0:
-                room.stopped.t_ms += 600
-                await room.tick()
-            if number == 31:
-                assert room.store is not None
-                room.store.close()
-                as_version_1(path)
-                await room.open()
-
-    asyncio.run(migrated())
+    asyncio.run(run(room, {31}, lambda: as_version_1(path)))
     assert version(tmp_path / "s.db.v1.bak") == 1
     assert room.posted() == never_stopped.posted()
     assert same(room.state(), never_stopped.state()) == []
