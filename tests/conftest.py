@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections.abc import Iterator
 
 # Before a library is loaded that asks: several workers share the processors, and the threads of one wait for
 # those of the others, turning. A fit that takes two seconds of processor time alone takes fourteen like that.
@@ -15,6 +17,17 @@ from fake_platform import FakeClock
 from restore_room import Room, run, short
 
 profiles.load()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Leave the logging of the process as it was found: a command run in it sets it up its own way."""
+    root, package = logging.getLogger(), logging.getLogger("plexus_detect")
+    before = (root.handlers[:], root.level, package.level)
+    yield
+    root.handlers[:], level, package_level = before
+    root.setLevel(level)
+    package.setLevel(package_level)
 
 
 @pytest.fixture

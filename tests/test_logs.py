@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,17 +18,6 @@ from plexus_detect.redaction import redact
 KEY = "plx_0123456789abcdef+/=_-ABCDEF01"
 FORMATS: list[LogFormat] = ["logfmt", "json", "text"]
 WORKER = logging.getLogger("plexus_detect.worker")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Leave the logging of the process as it was found."""
-    root, package = logging.getLogger(), logging.getLogger("plexus_detect")
-    before = (root.handlers[:], root.level, package.level)
-    yield
-    root.handlers[:], level, package_level = before
-    root.setLevel(level)
-    package.setLevel(package_level)
 
 
 def logged(name: str, layout: LogFormat = "logfmt", lowest: str = "info", /, **fields: object) -> str:
