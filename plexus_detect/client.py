@@ -10,10 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,13 +20,11 @@ import httpx
 import msgspec
 
 from plexus_detect import clock, wire
+from plexus_detect.answers import Answer, judge
 from plexus_detect.bucket import Bucket
 from plexus_detect.errors import (
-    ApiError,
-    AuthError,
     ConfigError,
     ContractError,
-    PlexusDetectError,
     RejectedError,
     TransientError,
     UntrustedError,
@@ -42,20 +37,7 @@ ERROR_BYTES_MAX = 64 * 1024  # of an error's body more is not read
 DEADLINE_TIMEOUTS = 4  # a whole exchange may take this many timeouts, since each read has its own
 KEEPALIVE_S = 4.0  # below the 5 s of common servers, so that a request rarely meets a connection just closed
 _KEY = re.compile(r"plx_[A-Za-z0-9+/=_-]+")
-_POINT_INDEX = re.compile(r"points\[(\d{1,9})\]")
 _HEADERS = {"accept": "application/json", "accept-encoding": ENCODING, "user-agent": "plexus-detect"}
-_HINTS = {
-    401: "the key is unknown, expired or of the wrong length",
-    402: "the organisation's billing is paused",
-    403: "the key lacks the scope for this call: reading telemetry needs read, posting points needs write",
-    404: "no such thing, or the address is not that of the platform",
-    413: "the request is too large",
-}
-_INGEST_401 = (
-    "the gateway says this also while it cannot check keys, so it is worth trying again; "
-    "if it lasts for minutes the key is bad or expired"
-)
-_SIGN_IN = "the platform asks to sign in: the API key is missing or malformed (it starts with plx_)"
 
 
 @dataclass(frozen=True)
@@ -67,22 +49,6 @@ class Endpoints:
     gateway: str
     api: str
     ca_file: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """One answer and what the verdict on it depends on.
-
-    ``ingest``: it came from the gateway, whose 401 proves nothing. ``unrepeatable``: doing the
-    request twice would change more than doing it once.
-    """
-
-    call: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    ingest: bool
-    unrepeatable: bool
 
 
 class Client:
@@ -182,6 +148,10 @@ class Client:
         """``GET {app}/api/monitors``: every monitor."""
         return await self._get(f"{self._app}/api/monitors")
 
+    async def alerts(self, params: dict[str, str]) -> bytes:
+        """``GET {app}/api/alerts``: the newest first; ``limit`` is at most 1000 (contract section 7)."""
+        return await self._get(f"{self._app}/api/alerts", params)
+
     # --- writing ----------------------------------------------------------------------------------------
 
     async def ingest(self, body: bytes) -> bytes:
@@ -218,13 +188,34 @@ class Client:
         )
         await self._exchange(request, unrepeatable=False)
 
+    async def delete_pair(self, source: str, metric: str) -> None:
+        """``DELETE {app}/api/monitors``: the threshold and the event of a pair at once; safe to repeat.
+
+        Raises ValueError without a metric: the platform would delete every offline monitor of the source.
+        """
+        if not (source and metric):
+            raise ValueError("a delete without a source or without a metric would reach others")
+        await self._delete_monitor({"source_id": source, "metric": metric})
+
+    async def delete_offline(self, monitor_id: str) -> None:
+        """``DELETE {app}/api/monitors``: one offline monitor; one that is gone counts as done."""
+        if not monitor_id:
+            raise ValueError("an offline monitor is deleted by its id, which is missing")
+        await self._delete_monitor({"offline_id": monitor_id})
+
+    async def _delete_monitor(self, params: dict[str, str]) -> None:
+        request = self._http.build_request("DELETE", f"{self._app}/api/monitors", params=params)
+        answer = await self._send(request, unrepeatable=False)
+        if not (answer.status == 404 and b"Monitor not found" in answer.body):
+            judge(answer)
+
     async def create_source(self, slug: str, name: str) -> None:
         """``POST {app}/api/sources``: make a recorded device source exist; one that does counts as done."""
         body = msgspec.json.encode({"source_type": "device", "slug": slug, "name": name})
         answer = await self._send(self._json_post(f"{self._app}/api/sources", body), unrepeatable=False)
         # The platform says 400 for a slug that is taken, as it does for one that is not allowed.
         if not (answer.status == 400 and b"already exists" in answer.body):
-            _judge(answer)
+            judge(answer)
 
     # --- the seam ---------------------------------------------------------------------------------------
 
@@ -248,9 +239,9 @@ class Client:
         return await self._exchange(request, unrepeatable=unrepeatable, ingest=True)
 
     async def _exchange(self, request: httpx.Request, *, unrepeatable: bool, ingest: bool = False) -> bytes:
-        return _judge(await self._send(request, unrepeatable=unrepeatable, ingest=ingest))
+        return judge(await self._send(request, unrepeatable=unrepeatable, ingest=ingest))
 
-    async def _send(self, request: httpx.Request, *, unrepeatable: bool, ingest: bool = False) -> _Answer:
+    async def _send(self, request: httpx.Request, *, unrepeatable: bool, ingest: bool = False) -> Answer:
         path = request.url.raw_path.partition(b"?")[0].decode("ascii")
         call = f"{request.method} {request.url.scheme}://{_host(request.url)}{path}"
         await self._turn()
@@ -272,7 +263,7 @@ class Client:
             raise _no_answer(call, request.url, exc, maybe_applied=unrepeatable) from exc
         finally:
             self.answers[outcome] += 1
-        return _Answer(call, response.status_code, response.headers, body, ingest, unrepeatable)
+        return Answer(call, response.status_code, response.headers, body, ingest, unrepeatable)
 
     async def _turn(self) -> None:
         """Wait until another request is allowed."""
@@ -328,62 +319,3 @@ def _no_answer(call: str, url: httpx.URL, exc: Exception, *, maybe_applied: bool
     return TransientError(
         f"{call} -> no answer from {_host(url)}: {type(exc).__name__}: {reason}", maybe_applied=maybe_applied
     )
-
-
-def _judge(answer: _Answer) -> bytes:
-    """The body of a JSON success; else raises what the answer means (contract section 12)."""
-    message = f"{answer.call} -> {answer.status}: {wire.excerpt(answer.body)}"
-    if answer.status < 300:
-        if not _is_json(answer):
-            raise ContractError(f"{message}; this is not JSON: check the address")
-        return answer.body
-    if answer.status < 400:
-        raise _redirected(answer)
-    if answer.status in _HINTS and not (answer.ingest and answer.status == 401):
-        message = f"{message}; {_HINTS[answer.status]}"
-    if answer.status in (408, 425, 429) or answer.status >= 500:
-        raise _transient(answer, message)
-    raise _refused(answer, message)
-
-
-def _refused(answer: _Answer, message: str) -> ApiError:
-    if answer.ingest and answer.status == 401:  # contract trap 5
-        return TransientError(f"{message}; {_INGEST_401}", retry_after_s=_retry_after_s(answer.headers))
-    if answer.status in (401, 402, 403):
-        return AuthError(message)
-    index = _POINT_INDEX.search(answer.body.decode("utf-8", "replace"))
-    return RejectedError(message, index=int(index[1]) if index else None)
-
-
-def _transient(answer: _Answer, message: str) -> TransientError:
-    # 4xx and 503 come before any work: the gateway's 503 is its open circuit. Its 502 comes when some
-    # groups of the request are already queued, and of the others nothing is known (contract section 3).
-    maybe_applied = answer.unrepeatable and answer.status >= 500 and answer.status != 503
-    return TransientError(message, retry_after_s=_retry_after_s(answer.headers), maybe_applied=maybe_applied)
-
-
-def _redirected(answer: _Answer) -> PlexusDetectError:
-    location = answer.headers.get("location", "").partition("?")[0]
-    message = f"{answer.call} -> {answer.status} to {wire.excerpt(location.encode()) or 'nowhere'}"
-    if location.rstrip("/").endswith("/sign-in"):
-        return AuthError(f"{message}; {_SIGN_IN}")
-    return ContractError(f"{message}; redirects are not followed: set the address to the final one")
-
-
-def _is_json(answer: _Answer) -> bool:
-    kind = answer.headers.get("content-type", "")
-    return "json" in kind if kind else answer.body.lstrip()[:1] in (b"{", b"[")
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` as seconds from now, from either of its forms; None when absent or unreadable."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if at.tzinfo is None:  # "-0000" in place of GMT
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, at.timestamp() - clock.now_ms() / 1000)

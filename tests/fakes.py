@@ -143,6 +143,22 @@ class FakeMonitorApi:
         if lost:
             raise self.failure
 
+    async def delete_pair(self, source: str, metric: str) -> None:
+        """DELETE /api/monitors: success also when nothing matched."""
+        assert metric, "the platform would delete every offline monitor of the source"
+        lost = self._enter("DELETE", {"source_id": source, "metric": metric})
+        for part in ("threshold", "event"):
+            self.pairs.pop((self._slug(source), metric, part), None)
+        if lost:
+            raise self.failure
+
+    async def delete_offline(self, monitor_id: str) -> None:
+        """DELETE /api/monitors of one offline monitor."""
+        lost = self._enter("DELETE", {"offline_id": monitor_id})
+        self.offline = [entry for entry in self.offline if entry[1]["id"] != monitor_id]
+        if lost:
+            raise self.failure
+
     def _slug(self, source: str) -> str:
         for slug in (*self.slugs, *self.connections):
             if source in (slug, _id("source", slug)):

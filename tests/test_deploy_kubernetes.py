@@ -16,7 +16,7 @@ from test_examples import environment
 
 from plexus_detect import __version__
 from plexus_detect.config import load_config
-from plexus_detect.provision import load_specs
+from plexus_detect.provision.files import load_specs
 from plexus_detect.sandbox import Sandbox, Settings
 
 FOLDER = EXAMPLES / "kubernetes"

@@ -15,7 +15,6 @@ from backtest_week import write_csv
 from fake_platform import START_MS, FakeClock, FakePlatform, Row, settings
 from pipe import Pipe, play
 
-from plexus_detect import provision
 from plexus_detect.backtest.figures import figures_of
 from plexus_detect.backtest.moments import Span, exact_stamp
 from plexus_detect.backtest.replay import Replayed, chunks, joined
@@ -29,6 +28,9 @@ from plexus_detect.evaluate import Event
 from plexus_detect.explain import command, group_words
 from plexus_detect.learn.job import Fit, Job
 from plexus_detect.policy import policy_of
+from plexus_detect.provision.applying import apply_plan
+from plexus_detect.provision.files import load_specs
+from plexus_detect.provision.reading import make_plan
 from plexus_detect.series import Kind, Points, SeriesKey
 from plexus_detect.store import Store
 from plexus_detect.training.shelf import MADE_BY, TRAIN
@@ -100,8 +102,8 @@ def _room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     async def body(pipe: Pipe) -> None:
         box = pipe.box
         async with Client(Endpoints(box.url, box.url, box.url), box.key) as client:
-            plan = await provision.make_plan(client, provision.load_specs(monitors))
-            assert (await provision.apply_plan(client, plan, said.append)).ok
+            plan = await make_plan(client, load_specs(monitors))
+            assert (await apply_plan(client, plan, said.append)).ok
         for second in range(END):
             report = await pipe.step(rows_of(sources, second, second + 1))
             told.extend(e for e in report.events if e.kind is Kind.ANOMALY)

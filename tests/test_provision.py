@@ -21,7 +21,9 @@ from plexus_detect import monitors
 from plexus_detect.client import Client, Endpoints
 from plexus_detect.errors import AuthError, ConfigError, ContractError, RejectedError, TransientError
 from plexus_detect.monitors import MonitorSpec
-from plexus_detect.provision import ApplyResult, apply_plan, load_specs, make_plan
+from plexus_detect.provision.applying import ApplyResult, apply_plan
+from plexus_detect.provision.files import load_specs
+from plexus_detect.provision.reading import make_plan
 from plexus_detect.sandbox import SLACK_TARGET, Sandbox
 
 ROOT = Path(__file__).parent.parent

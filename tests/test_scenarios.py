@@ -12,10 +12,12 @@ import pytest
 from fake_platform import START_MS, FakeClock, settings
 from pipe import Pipe, play
 
-from plexus_detect import provision
 from plexus_detect.client import Client, Endpoints
 from plexus_detect.demo.story import TRIGGERED, SlackMessage, read_slack
 from plexus_detect.evaluate import Event
+from plexus_detect.provision.applying import apply_plan
+from plexus_detect.provision.files import load_specs
+from plexus_detect.provision.reading import make_plan
 from plexus_detect.series import F64, Kind
 
 MONITORS = Path(__file__).parent.parent / "monitors"
@@ -121,8 +123,8 @@ def through_the_pipe(stopped: FakeClock, readings: Readings, cadence_ms: int) ->
     async def weeks(pipe: Pipe) -> None:
         stopped.t_ms = START_MS
         async with Client(Endpoints(pipe.box.url, pipe.box.url, pipe.box.url), pipe.box.key) as api:
-            plan = await provision.make_plan(api, provision.load_specs(MONITORS), "plexus-detect")
-            result = await provision.apply_plan(api, plan, lambda line: None)
+            plan = await make_plan(api, load_specs(MONITORS), "plexus-detect")
+            result = await apply_plan(api, plan, lambda line: None)
             assert not result.failed
         for begin, end, step in (
             (START_MS, THE_DAY, BEFORE_MS),

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from rich.console import Console
 
-from plexus_detect import clock, provision, wire
+from plexus_detect import clock, wire
 from plexus_detect.client import Client, Endpoints
 from plexus_detect.config import Config, load_config
 from plexus_detect.demo.board import Board
@@ -28,6 +28,9 @@ from plexus_detect.demo.recording import data_folder, read_recording
 from plexus_detect.demo.scenario import METRIC, RAW_SCORE, SCORE, Replay, Scenario, make_replay
 from plexus_detect.demo.screen import Screen
 from plexus_detect.demo.story import Anomaly, Story, read_slack
+from plexus_detect.provision.applying import apply_plan
+from plexus_detect.provision.files import load_specs
+from plexus_detect.provision.reading import make_plan
 from plexus_detect.report import TickReport
 from plexus_detect.retry import retried
 from plexus_detect.sandbox import Sandbox, Settings
@@ -196,10 +199,8 @@ class Stage:
         """One document for all devices, by the same path as ``monitors apply``."""
         document = folder / f"{SCORE}.json"
         document.write_text(json.dumps(MONITOR), "utf-8")
-        plan = await provision.make_plan(api, provision.load_specs(document))
-        result = await provision.apply_plan(
-            api, plan, lambda line: self.story.tell("monitor_applied", result=line)
-        )
+        plan = await make_plan(api, load_specs(document))
+        result = await apply_plan(api, plan, lambda line: self.story.tell("monitor_applied", result=line))
         self.story.tell(
             "monitors_ready", applied=result.applied, failed=result.failed, metric=SCORE, threshold=THRESHOLD
         )

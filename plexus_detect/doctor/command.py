@@ -79,7 +79,7 @@ def examined(
 def _monitors(config: Config, known: set[tuple[str, str]] | None, *, given: bool) -> Iterator[Finding]:
     from plexus_detect.doctor import coverage
     from plexus_detect.errors import ConfigError
-    from plexus_detect.provision import load_specs
+    from plexus_detect.provision.files import load_specs
 
     try:
         specs = load_specs(config.monitors.path)

@@ -19,7 +19,7 @@ from plexus_detect.backtest.labels import read_labels
 from plexus_detect.config import load_config
 from plexus_detect.errors import PlexusDetectError
 from plexus_detect.monitors.planning import existing_from
-from plexus_detect.provision import load_specs
+from plexus_detect.provision.files import load_specs
 from plexus_detect.redaction import sentence
 from plexus_detect.scoring import read_csv, score_series
 from plexus_detect.series import SeriesTable

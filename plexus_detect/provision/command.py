@@ -1,0 +1,95 @@
+"""``plexus-detect monitors``: the platform's monitors as files say."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.redaction import visible
+
+# What takes long to import is imported when a command runs, so that --help answers at once.
+if TYPE_CHECKING:
+    from plexus_detect.config import Config
+    from plexus_detect.monitors import Plan
+
+EXIT_CHANGES_PENDING = 2
+
+
+@click.group()
+def monitors() -> None:
+    """Plan and apply the platform's monitors from JSON files."""
+
+
+path_argument = click.argument("path", required=False, type=click.Path(path_type=Path))
+
+
+@monitors.command()
+@path_argument
+@config_option
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when none.")
+def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode: bool) -> None:
+    """Show what apply would change; writes nothing.
+
+    PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
+    """
+    from plexus_detect.monitors import render
+
+    wanted = asyncio.run(_plan(configured(config_paths), path))
+    click.echo("\n".join(map(visible, render(wanted))))
+    if wanted.problems:
+        sys.exit(1)
+    if detailed_exitcode and wanted.changes:
+        sys.exit(EXIT_CHANGES_PENDING)
+
+
+async def _plan(config: Config, path: Path | None) -> Plan:
+    from plexus_detect.provision.files import load_specs
+    from plexus_detect.provision.reading import make_plan
+
+    specs = load_specs(path or config.monitors.path)
+    async with client_of(config) as client:
+        return await make_plan(client, specs, _own_source(config))
+
+
+def _own_source(config: Config) -> str:
+    """The source of the worker's sign of life, empty when there is none."""
+    return config.heartbeat.source if config.heartbeat.enabled else ""
+
+
+@monitors.command()
+@path_argument
+@config_option
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool) -> None:
+    """Make the platform's monitors as the JSON files say; silent when nothing is to be done.
+
+    PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
+    """
+    from plexus_detect.monitors import render
+
+    config = configured(config_paths)
+    if sys.stdin.isatty() and not yes:
+        wanted = asyncio.run(_plan(config, path))
+        if wanted.changes:
+            click.echo("\n".join(map(visible, render(wanted))))
+            click.confirm("Apply these changes?", abort=True)
+    sys.exit(0 if asyncio.run(_apply(config, path)) else 1)
+
+
+async def _apply(config: Config, path: Path | None) -> bool:
+    from plexus_detect.provision.applying import apply_plan
+    from plexus_detect.provision.files import load_specs
+    from plexus_detect.provision.reading import make_plan
+
+    specs = load_specs(path or config.monitors.path)
+    async with client_of(config) as client:
+        wanted = await make_plan(client, specs, _own_source(config))
+        if wanted.empty:
+            return True
+        result = await apply_plan(client, wanted, lambda line: click.echo(visible(line)))
+    return result.ok

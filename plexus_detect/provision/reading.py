@@ -1,0 +1,41 @@
+"""What the platform has beside what the documents want; reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from plexus_detect import monitors
+from plexus_detect.monitors import Existing, KnownSources, MonitorSpec, Plan
+from plexus_detect.provision.api import MonitorApi
+from plexus_detect.retry import retried
+from plexus_detect.wire import decode_fleet_health, decode_monitors, decode_sources
+
+
+async def make_plan(api: MonitorApi, specs: Sequence[MonitorSpec], own: str = "") -> Plan:
+    """What would have to change for every document to hold; reads only.
+
+    A document may be about ``own``, the source of the worker's sign of life, before a worker has made it.
+
+    Metric names are asked for only where a glob needs them. Raises ConfigError when two documents claim the
+    same source and metric, and the errors of ``client.Client``.
+    """
+    existing = await existing_monitors(api)
+    sources = decode_sources(await retried(api.sources))
+    slug_of = {row.slug: row.slug for row in sources} | {row.id: row.slug for row in sources}
+    missing = own not in slug_of and any(spec.source == own for spec in specs)
+    known = KnownSources(
+        slug_of=slug_of | ({own: own} if missing else {}),
+        # No device: a glob does not reach it.
+        devices=tuple(sorted(r.slug for r in sources if r.source_type == "device" and r.slug != own)),
+    )
+    metrics: dict[str, tuple[str, ...]] = {}
+    if any(monitors.needs_metric_names(spec) for spec in specs):
+        metrics = decode_fleet_health(await retried(api.fleet_health))
+    plan = monitors.plan(monitors.expand(specs, known, metrics, existing), existing)
+    return replace(plan, source=own if missing else "")
+
+
+async def existing_monitors(api: MonitorApi) -> tuple[Existing, ...]:
+    """Every monitor that the platform lists; the list can be partial and does not say so."""
+    return monitors.existing_from(decode_monitors(await retried(api.monitors)))
