@@ -14,7 +14,7 @@ from profiles import examples
 
 from plexus_detect import monitors
 from plexus_detect.errors import ConfigError, ContractError
-from plexus_detect.monitors import KnownSources, MonitorSpec, Plan
+from plexus_detect.monitors import KnownSources, MonitorSpec, Ownership, Plan, marks
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = json.loads((ROOT / "monitors/monitor.schema.json").read_text())
@@ -25,6 +25,7 @@ KNOWN = KnownSources(
     slug_of={"dev-1": "dev-1", DEV_1: "dev-1", "dev-2": "dev-2", "dev-3": "dev-3", "pg-1": "pg-1"},
     devices=("dev-1", "dev-2", "dev-3"),
 )
+OVERWRITE = Ownership(overwrite=True, mark=False)
 HOT = {"source_id": "dev-1", "metric": "t.zscore", "threshold": {"max": 3}}
 
 
@@ -52,9 +53,9 @@ def offline(id_: str = "fd10", **given: Any) -> dict[str, Any]:
     return usual | {"notification_target_ids": None} | given
 
 
-def planned(documents: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Plan:
+def planned(documents: list[dict[str, Any]], rows: list[dict[str, Any]], ours: Ownership = OVERWRITE) -> Plan:
     existing = monitors.existing_from(rows)
-    return monitors.plan(monitors.expand(specs(*documents), KNOWN, {}, existing), existing)
+    return monitors.plan(monitors.expand(specs(*documents), KNOWN, {}, existing), existing, ours)
 
 
 # ---- documents -------------------------------------------------------------------------------------------
@@ -328,13 +329,14 @@ def test_offline_targets_are_patched_by_id() -> None:
         ({"enabled": False}, "enabled false where true is wanted"),
     ],
 )
-def test_offline_conflict(have: dict[str, Any], said: str) -> None:
-    """An offline monitor with other settings needs a person: a post would add a second one."""
-    plan = planned([{"source_id": "dev-1", "offline": {}}], [row(metric="", offline=offline(**have))])
+def test_offline_of_another(have: dict[str, Any], said: str) -> None:
+    """An offline monitor that somebody set otherwise needs a person: a post would add a second one."""
+    rows = [row(metric="", offline=offline(**have))]
+    plan = planned([{"source_id": "dev-1", "offline": {}}], rows, Ownership())
     assert plan.changes == ()
     assert not plan.empty
     (problem,) = plan.problems
-    assert problem.kind == "conflict"
+    assert problem.kind == "not ours"
     assert said in problem.sentence
 
 
@@ -357,6 +359,11 @@ def test_partial_rows_are_refused() -> None:
             monitors.existing_from([bad])
 
 
+def marked(line: float) -> str:
+    settings = {"min": None, "max": float(line), "severity": "warning", "message": "off its past"}
+    return marks.marked(settings, "plexus-detect")
+
+
 def test_render() -> None:
     """A plan reads as lines with a sign each and ends with a sum."""
     plan = planned(
@@ -368,22 +375,26 @@ def test_render() -> None:
             {"source_id": "esp*", "offline": {}},
         ],
         [
-            row("dev-2", threshold=threshold(max=4.5, message="off its past")),
+            row("dev-2", threshold=threshold(max=4.5, message=marked(4.5))),
             row("dev-3", threshold=threshold(message="off its past")),
             row("dev-1", metric="", offline=offline(timeout_seconds=60)),
             row("dev-2", metric="", offline=offline("a")),
             row("dev-2", metric="", offline=offline("b")),
             row("dev-2", metric="own", event=event()),
+            row("dev-3", metric="old", threshold=threshold(message=marked(3))),
         ],
+        Ownership(),
     )
     assert monitors.render(plan) == [
         '+ create threshold dev-1 t.zscore: max 3, severity "warning", message "off its past"',
         "~ change threshold dev-2 t.zscore",
         "    max: 4.5 -> 3",
+        "- delete threshold dev-3 old (no document wants it)",
         f"! unknown source: {plan.problems[0].sentence}",
-        f"! conflict: {plan.problems[1].sentence}",
+        f"! not ours: {plan.problems[1].sentence}",
         "  note: m.json#/4: no device matches 'esp*' for now",
         "  note: dev-2 has 2 offline monitors, and each of them notifies",
+        "  note: apply deletes nothing; plexus-detect monitors prune does (1)",
         "= keep 2 as they are",
         "  not ours: 1, left alone",
         "plan: 1 to create, 1 to change, 2 to keep, 2 for a person",

@@ -20,7 +20,7 @@ from profiles import examples
 from plexus_detect import monitors
 from plexus_detect.client import Client, Endpoints
 from plexus_detect.errors import AuthError, ConfigError, ContractError, RejectedError, TransientError
-from plexus_detect.monitors import MonitorSpec
+from plexus_detect.monitors import MonitorSpec, Ownership
 from plexus_detect.provision.applying import ApplyResult, apply_plan
 from plexus_detect.provision.files import load_specs
 from plexus_detect.provision.reading import make_plan
@@ -41,11 +41,17 @@ def parsed(documents: list[dict[str, Any]]) -> tuple[MonitorSpec, ...]:
     return monitors.parse(json.dumps(documents), "m.json")
 
 
-def applied(api: FakeMonitorApi, documents: list[dict[str, Any]]) -> tuple[ApplyResult, list[str]]:
+FORCE = Ownership(overwrite=True)
+
+
+def applied(
+    api: FakeMonitorApi, documents: list[dict[str, Any]], ours: Ownership = FORCE
+) -> tuple[ApplyResult, list[str]]:
     lines: list[str] = []
 
     async def run() -> ApplyResult:
-        return await apply_plan(api, await make_plan(api, parsed(documents)), lines.append)
+        plan = await make_plan(api, parsed(documents), ownership=ours)
+        return await apply_plan(api, plan, lines.append)
 
     return asyncio.run(run()), lines
 
@@ -185,12 +191,11 @@ def test_problems_fail_and_the_others_go_on() -> None:
     """An unknown source and a conflict fail by name; every other monitor is brought about."""
     api = FakeMonitorApi(FLEET)
     api.offline.append(("dev-2", {"id": "o", "timeout_seconds": 60, "severity": "warning", "enabled": True}))
-    result, lines = applied(api, [{"source_id": "dev-9", "metric": "t", "threshold": {"max": 1}}, *SET])
+    unknown = {"source_id": "dev-9", "metric": "t", "threshold": {"max": 1}}
+    result, lines = applied(api, [unknown, *SET], Ownership())
     assert (result.applied, result.failed, result.ok) == (PARTS - 1, 2, False)
     assert lines[0].startswith("failed: unknown source: m.json#/0: source 'dev-9' is unknown to the platform")
-    assert lines[1].startswith(
-        "failed: conflict: m.json#/3: source 'dev-2' has an offline monitor with other"
-    )
+    assert lines[1].startswith("failed: not ours: m.json#/3: offline dev-2 exists with other settings")
     assert [slug for slug, _ in api.offline].count("dev-2") == 1
     assert result.remaining.changes == ()
 
@@ -231,11 +236,12 @@ def test_failure_at_every_request_then_rerun(lost: bool) -> None:
 
 
 def test_refused_key_ends_at_once() -> None:
-    """A key that is refused is refused for every monitor: no further request is made."""
+    """A key that is refused is refused for every monitor: those that wait are not tried."""
     api = FakeMonitorApi(FLEET)
     api.failure, api.fail_at = AuthError("POST /api/monitors -> 401"), 4
+    plan = asyncio.run(make_plan(api, parsed(SET)))
     with pytest.raises(AuthError):
-        applied(api, SET)
+        asyncio.run(apply_plan(api, plan, lambda line: None, concurrency=1))
     assert len(api.calls) == 5
 
 
@@ -250,8 +256,9 @@ class SilentApi(FakeMonitorApi):
 
 def test_silent_platform_ends_the_run() -> None:
     """A platform that does not answer three times running is left alone; the rest counts as failed."""
-    api = SilentApi(FLEET)
-    result, lines = applied(api, SET)
+    api, lines = SilentApi(FLEET), list[str]()
+    plan = asyncio.run(make_plan(api, parsed(SET)))
+    result = asyncio.run(apply_plan(api, plan, lines.append, concurrency=1))
     assert len(api.writes()) == 3
     assert (result.applied, result.failed) == (0, PARTS)
     assert lines[-1] == f"failed: the platform does not answer; {PARTS - 3} monitors not tried"
@@ -328,14 +335,13 @@ _bodies = st.lists(
 def test_apply_then_plan_is_empty_whatever_was_there(
     before: list[dict[str, Any]], wanted: list[dict[str, Any]]
 ) -> None:
-    """From any state of the platform an apply ends with an empty plan, but for offline conflicts."""
+    """From any state of the platform a forced apply ends with an empty plan, and nothing twice."""
     api = FakeMonitorApi(FLEET)
     for body in before:
         asyncio.run(api.create_monitor(body))
     result, _ = applied(api, wanted)
     assert result.remaining.changes == ()
-    assert {problem.kind for problem in result.remaining.problems} <= {"conflict"}
-    assert len({slug for slug, _ in api.offline}) == len(api.offline)
+    assert result.remaining.problems == ()
     writes = len(api.writes())
     applied(api, wanted)
     assert len(api.writes()) == writes

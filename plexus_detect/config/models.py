@@ -18,6 +18,7 @@ from plexus_detect.config.exposure import unprotected
 from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
 from plexus_detect.config.values import Duration, FilePath, Glob, Number, Section, Unique, Url, Word, mistake
 from plexus_detect.errors import ConfigError
+from plexus_detect.monitors.marks import OWNER
 
 APP_URL = "https://app.plexus.company"
 GATEWAY_URL = "https://gateway.plexus.company"
@@ -206,9 +207,23 @@ class HealthConfig(Section):
 
 
 class MonitorsConfig(Section):
-    """The monitors that ``monitors plan`` and ``monitors apply`` read."""
+    """What the ``monitors`` commands read and keep."""
 
     path: FilePath = Field(default=Path("monitors"), description="A folder of JSON files, or one file.")
+    owner: Slug = Field(
+        default=OWNER,
+        description="Whose the monitors are: each deployment on a platform needs a name.",
+    )
+    manifest: FilePath | None = Field(
+        default=None, description="What is ours. Default: as state.path, ending in .monitors.json."
+    )
+    mark: bool = Field(
+        default=True, description="End a threshold's message, which reaches nobody, with [owner:digest]."
+    )
+    drift: Annotated[Literal["keep", "overwrite"], Word] = Field(
+        default="keep",
+        description="Name what a person edited on the platform, or set it right like --force.",
+    )
 
 
 class LogConfig(Section):
@@ -329,6 +344,10 @@ class Config(Section):
     def models(self) -> Path:
         """The folder of learned models."""
         return self.state.models or self.state.path.with_suffix(".models")
+
+    def manifest(self) -> Path:
+        """The manifest of monitors."""
+        return self.monitors.manifest or self.state.path.with_suffix(".monitors.json")
 
     def may_select(self, source: str) -> bool:
         """True when some series of ``source`` could be scored, or be part of a group."""

@@ -7,35 +7,44 @@ Field names, defaults and upsert rules are those of the platform's ``/api/monito
 
 from plexus_detect.monitors.documents import DEFAULTS, LEAVE, MonitorSpec, Targets, parse
 from plexus_detect.monitors.expansion import KnownSources, expand, needs_metric_names, scored_metric
-from plexus_detect.monitors.planning import (
+from plexus_detect.monitors.manifest import Manifest
+from plexus_detect.monitors.marks import OWNER
+from plexus_detect.monitors.model import (
     Change,
     Existing,
     Expansion,
-    Key,
     Plan,
     Problem,
     Wanted,
     existing_from,
+    label,
     merged,
-    plan,
 )
+from plexus_detect.monitors.ownership import Key, Owned, Ownership
+from plexus_detect.monitors.planning import is_ours, plan
 from plexus_detect.monitors.rendering import render
 
 __all__ = [
     "DEFAULTS",
     "LEAVE",
+    "OWNER",
     "Change",
     "Existing",
     "Expansion",
     "Key",
     "KnownSources",
+    "Manifest",
     "MonitorSpec",
+    "Owned",
+    "Ownership",
     "Plan",
     "Problem",
     "Targets",
     "Wanted",
     "existing_from",
     "expand",
+    "is_ours",
+    "label",
     "merged",
     "needs_metric_names",
     "parse",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from plexus_detect.errors import ConfigError
+from plexus_detect.monitors.marks import unmarked
 
 LEAVE: Final = "leave"
 Targets = tuple[str, ...] | None | Literal["leave"]
@@ -210,12 +211,17 @@ def target_ids(ids: Sequence[object]) -> tuple[str, ...]:
 
 
 def filled(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields that count, absent ones at the platform's default; numbers as the doubles it keeps."""
+    """All fields that count, absent ones at the platform's default; numbers as the doubles it keeps.
+
+    A threshold's message is without our mark.
+    """
     settings: dict[str, Any] = {}
     for name, default in DEFAULTS[part].items():
         value = fields.get(name)
         value = default if value is None or value == "" else value
         settings[name] = float(value) if name in ("min", "max") and value is not None else value
+    if part == "threshold":
+        settings["message"] = unmarked(settings["message"])[0]
     if part == "event":
         settings |= {name: fields[name] for name in EVENT_EXTRAS if fields.get(name) is not None}
     return settings

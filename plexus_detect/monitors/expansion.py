@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors.documents import MonitorSpec, filled, near
-from plexus_detect.monitors.planning import Existing, Expansion, Key, Problem, Wanted
+from plexus_detect.monitors.model import Existing, Expansion, Problem, Wanted
+from plexus_detect.monitors.ownership import Key
 from plexus_detect.series import RESERVED_SUFFIXES, SUFFIX, Kind
 
 

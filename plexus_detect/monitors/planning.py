@@ -1,177 +1,168 @@
-"""What the platform has, what is wanted, and the requests that make the two agree."""
+"""Compares what is wanted with what the platform has and with what we once applied.
+
+A monitor that a document wants is made, or changed where it is ours and nobody else has touched it since we
+applied it. What a person edited, or somebody else made, is named and left, unless the caller says otherwise.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from plexus_detect.errors import ContractError
-from plexus_detect.monitors.documents import DEFAULTS, LEAVE, Targets, filled, shown, target_ids
-
-Key = tuple[str, str, str]
-"""Source slug, metric ("" for an offline monitor) and part (``threshold``, ``event`` or ``offline``)."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One monitor that should exist, with every field filled in."""
-
-    origin: str
-    key: Key
-    settings: Mapping[str, Any]
-    targets: Targets
+from plexus_detect.monitors.documents import LEAVE, shown
+from plexus_detect.monitors.marks import digest, marked
+from plexus_detect.monitors.model import (
+    Action,
+    Change,
+    Existing,
+    Expansion,
+    Fields,
+    Plan,
+    Problem,
+    Wanted,
+    label,
+)
+from plexus_detect.monitors.ownership import Key, Owned, Ownership
 
 
-@dataclass(frozen=True)
-class Existing:
-    """One monitor that the platform has; ``id`` is the platform's own, needed to address an offline one."""
+def plan(
+    expansion: Expansion,
+    existing: Sequence[Existing],
+    ownership: Ownership | None = None,
+    *,
+    prune: bool = False,
+) -> Plan:
+    """Compare what is wanted with what exists, and both with what we once applied.
 
-    key: Key
-    settings: Mapping[str, Any]
-    targets: tuple[str, ...] | None
-    id: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What only a person can solve; the other monitors go on without it."""
-
-    kind: Literal["conflict", "unknown source"]
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """All documents spread over the sources of one moment."""
-
-    wanted: tuple[Wanted, ...]
-    problems: tuple[Problem, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One request to make; ``fields`` holds (name, old, new) and is empty for a new monitor."""
-
-    action: Literal["create", "change"]
-    wanted: Wanted
-    fields: tuple[tuple[str, Any, Any], ...]
-    method: Literal["POST", "PATCH"]
-    body: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """The monitor in words: what it is, on which source and metric."""
-        source, metric, part = self.wanted.key
-        return f"{part} {source} {metric}".rstrip()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that has to be done, and everything that has not. ``foreign`` counts monitors of others.
-
-    ``source`` is one of our own that has to be made first, empty when there is none.
+    A monitor that no document wants is never touched, unless it is ours and ``prune`` is given. Without an
+    ``ownership`` only marked thresholds are known as ours.
     """
-
-    expansion: Expansion
-    changes: tuple[Change, ...]
-    conflicts: tuple[Problem, ...]
-    notes: tuple[str, ...]
-    keep: int
-    foreign: int
-    source: str = ""
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """Unknown sources and conflicts together."""
-        return self.expansion.problems + self.conflicts
-
-    @property
-    def empty(self) -> bool:
-        """True when there is nothing to do and nothing to say."""
-        return not self.changes and not self.problems
-
-
-def existing_from(rows: Sequence[Mapping[str, Any]]) -> tuple[Existing, ...]:
-    """The rows of ``GET /api/monitors`` as monitors, one per threshold, event and offline part.
-
-    ``source_id`` of a row is an id or a slug depending on the part, so ``source_slug`` is what counts.
-    Raises ContractError for a row of another shape.
-    """
-    found: list[Existing] = []
-    for i, row in enumerate(rows):
-        source, metric = row.get("source_slug") or row.get("source_id"), row.get("metric") or ""
-        for part in DEFAULTS:
-            fields = row.get(part)
-            if fields is None:
-                continue
-            if not (isinstance(source, str) and isinstance(metric, str) and isinstance(fields, dict)):
-                raise ContractError(f"GET /api/monitors: monitors[{i}] is not of a shape we know")
-            found.append(_existing((source, "" if part == "offline" else metric, part), fields))
-    return tuple(found)
-
-
-def _existing(key: Key, fields: Mapping[str, Any]) -> Existing:
-    targets = fields.get("notification_target_ids")
-    try:
-        settings = filled(key[2], fields)
-        ids = None if targets is None else target_ids(targets)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ContractError(f"GET /api/monitors: the {key[2]} of {key[0]} {key[1]}: {error}") from error
-    return Existing(key, settings, ids, str(fields.get("id", "")))
-
-
-def merged(first: Sequence[Existing], second: Sequence[Existing]) -> tuple[Existing, ...]:
-    """Two readings as one, the second winning: the platform's list can be partial and does not say so."""
-    return tuple({(m.key, m.id): m for m in (*first, *second)}.values())
-
-
-def plan(expansion: Expansion, existing: Sequence[Existing]) -> Plan:
-    """Compare what is wanted with what exists; never touches a monitor that no document wants."""
+    ours = ownership or Ownership()
     by_key: defaultdict[Key, list[Existing]] = defaultdict(list)
     for monitor in existing:
         by_key[monitor.key].append(monitor)
-    changes: list[Change] = []
-    conflicts: list[Problem] = []
-    notes = list(expansion.notes)
+    comparison = _Comparison(ours)
     for wanted in expansion.wanted:
-        found = by_key.pop(wanted.key, [])
-        outcome = _compared(wanted, found)
-        if isinstance(outcome, Change):
-            changes.append(outcome)
-        elif isinstance(outcome, Problem):
-            conflicts.append(outcome)
-        if len(found) > 1:
-            notes.append(f"{wanted.key[0]} has {len(found)} offline monitors, and each of them notifies")
+        comparison.add(wanted, by_key.pop(wanted.key, []))
+    left = [monitor for found in by_key.values() for monitor in found]
+    stale = [*comparison.stale, *_unwanted(left, ours)]
+    possible, conflicts = _deletable(stale, existing, ours)
     return Plan(
         expansion,
-        tuple(changes),
-        tuple(conflicts),
-        tuple(notes),
-        keep=len(expansion.wanted) - len(changes) - len(conflicts),
-        foreign=sum(map(len, by_key.values())),
+        tuple(comparison.changes),
+        tuple(possible),
+        (*comparison.problems, *(conflicts if prune else ())),
+        (*expansion.notes, *comparison.notes),
+        keep=len(expansion.wanted) - len(comparison.changes) - len(comparison.problems),
+        foreign=sum(not is_ours(m, ours) for m in left),
+        seen=tuple(m for m in existing if m.key not in by_key or is_ours(m, ours)),
+        ownership=ours,
+        prune=prune,
     )
 
 
-def _compared(wanted: Wanted, found: Sequence[Existing]) -> Change | Problem | None:
-    if not found:
-        return Change("create", wanted, (), "POST", _post_body(wanted))
-    # A post of an offline monitor always adds one, so of several the one nearest to the wish is compared.
-    nearest = min(found, key=lambda m: (len(_differences(wanted, m)), not _targets_hold(wanted, m)))
-    fields = _differences(wanted, nearest)
-    if fields and wanted.key[2] == "offline":
-        return _conflict(wanted, fields)
-    targets = () if _targets_hold(wanted, nearest) else (("targets", nearest.targets, wanted.targets),)
-    if fields:
-        return Change("change", wanted, fields + targets, "POST", _post_body(wanted))
-    if targets:
-        return Change("change", wanted, targets, "PATCH", _patch_body(wanted, nearest))
-    return None
+class _Comparison:
+    """What came of comparing each wanted monitor with those that the platform has of its key."""
+
+    def __init__(self, ours: Ownership) -> None:
+        self._ours = ours
+        self.changes: list[Change] = []
+        self.problems: list[Problem] = []
+        self.stale: list[Change] = []
+        self.notes: list[str] = []
+
+    def add(self, wanted: Wanted, found: Sequence[Existing]) -> None:
+        """Take in one wanted monitor and what exists of it."""
+        outcome = self._offline(wanted, found) if wanted.key[2] == "offline" else self._pair(wanted, found)
+        if isinstance(outcome, Change):
+            self.changes.append(outcome)
+        elif isinstance(outcome, Problem):
+            self.problems.append(outcome)
+
+    def _pair(self, wanted: Wanted, found: Sequence[Existing]) -> Change | Problem | None:
+        if not found:
+            return self._new(wanted)
+        return self._compared(wanted, found[0])
+
+    def _offline(self, wanted: Wanted, found: Sequence[Existing]) -> Change | Problem | None:
+        """A post of an offline monitor always adds one, so that there may be several, of whomever."""
+        if not found:
+            return self._new(wanted)
+        # The one nearest to the wish is compared, ours before another's.
+        best = min(found, key=lambda m: (distance(wanted, m), not is_ours(m, self._ours)))
+        mine = [m for m in found if is_ours(m, self._ours)]
+        if mine and distance(wanted, best) != SAME:
+            best = min(mine, key=lambda m: distance(wanted, m))
+        twice = [m for m in mine if m is not best]
+        self.stale += [_deletion(m, "a second one on its source") for m in twice]
+        if len(found) - len(twice) > 1:
+            self.notes.append(f"{wanted.key[0]} has {len(found)} offline monitors, and each of them notifies")
+        return self._compared(wanted, best)
+
+    def _compared(self, wanted: Wanted, found: Existing) -> Change | Problem | None:
+        fields = _differences(wanted, found)
+        targets = () if _targets_hold(wanted, found) else (("targets", found.targets, wanted.targets),)
+        if found.mark_owner not in (None, self._ours.owner) and not self._ours.overwrite:
+            return _belongs(wanted, str(found.mark_owner))
+        if not fields and not targets:
+            return None
+        if not self._ours.overwrite:
+            if not is_ours(found, self._ours):
+                return _not_ours(wanted, fields + targets)
+            if _is_edited(found, self._ours):
+                return _drift(wanted, found, self._ours)
+        if not fields:
+            return Change("change", wanted.key, wanted, found, targets, "PATCH", _patch_body(wanted, found))
+        action: Action = "replace" if wanted.key[2] == "offline" else "change"
+        return Change(
+            action, wanted.key, wanted, found, fields + targets, "POST", _post_body(wanted, self._ours)
+        )
+
+    def _new(self, wanted: Wanted) -> Change:
+        known = any(entry.settings is not None for entry in self._ours.of(wanted.key))
+        why = "was there and is gone from the platform" if known else ""
+        return Change("create", wanted.key, wanted, None, (), "POST", _post_body(wanted, self._ours), why)
 
 
-def _differences(wanted: Wanted, found: Existing) -> tuple[tuple[str, Any, Any], ...]:
+SAME = (0, False)
+
+
+def is_ours(found: Existing, ours: Ownership) -> bool:
+    """Whether a monitor is one that we applied."""
+    if found.mark is not None:
+        return found.mark.owner == ours.owner
+    return _entry(found, ours) is not None
+
+
+def _entry(found: Existing, ours: Ownership) -> Owned | None:
+    """What the manifest says of a monitor.
+
+    Of an offline monitor that a run had no time to see with its id only the settings are known.
+    """
+    entries = ours.of(found.key)
+    if found.key[2] != "offline":
+        return entries[0] if entries else None
+    known = [entry for entry in entries if entry.id == found.id]
+    sent = [entry for entry in entries if entry.sent is not None and entry.made(found.settings, None)]
+    return next(iter(known + sent), None)
+
+
+def _is_edited(found: Existing, ours: Ownership) -> bool:
+    """Whether somebody changed a monitor of ours since we applied it."""
+    if found.mark is not None and found.mark.digest == digest(found.settings):
+        entry = _entry(found, ours)
+        return entry is not None and entry.sent is None and entry.targets not in (LEAVE, found.targets)
+    entry = _entry(found, ours)
+    return entry is None or not entry.made(found.settings, found.targets)
+
+
+def distance(wanted: Wanted, found: Existing) -> tuple[int, bool]:
+    """How far a monitor is from what is wanted; ``SAME`` when it is just that."""
+    return len(_differences(wanted, found)), not _targets_hold(wanted, found)
+
+
+def _differences(wanted: Wanted, found: Existing) -> Fields:
     pairs = ((name, found.settings.get(name), value) for name, value in wanted.settings.items())
     return tuple(pair for pair in pairs if pair[1] != pair[2])
 
@@ -180,22 +171,113 @@ def _targets_hold(wanted: Wanted, found: Existing) -> bool:
     return wanted.targets in (LEAVE, found.targets)
 
 
-def _conflict(wanted: Wanted, fields: Sequence[tuple[str, Any, Any]]) -> Problem:
-    said = ", ".join(f"{name} {shown(old)} where {shown(new)} is wanted" for name, old, new in fields)
+# -- what is ours and no longer wanted
+
+
+def _unwanted(left: Sequence[Existing], ours: Ownership) -> Iterator[Change]:
+    for monitor in left:
+        if is_ours(monitor, ours):
+            yield _deletion(monitor, "no document wants it")
+
+
+def _deletion(found: Existing, why: str) -> Change:
+    source, metric, part = found.key
+    address = {"offline_id": found.id} if part == "offline" else {"source_id": source, "metric": metric}
+    return Change("delete", found.key, None, found, (), "DELETE", address, why)
+
+
+def _deletable(
+    stale: Sequence[Change], existing: Sequence[Existing], ours: Ownership
+) -> tuple[list[Change], list[Problem]]:
+    """The deletes that reach nothing else, and a sentence about each other one.
+
+    The platform deletes a threshold and an event of one metric together.
+    """
+    doomed = {change.key for change in stale}
+    by_pair: defaultdict[tuple[str, str], list[Key]] = defaultdict(list)
+    for monitor in existing:
+        by_pair[monitor.key[:2]].append(monitor.key)
+    possible, problems = [], []
+    for change in stale:
+        source, metric, part = change.key
+        if part != "offline":
+            others = [key for key in by_pair[source, metric] if key not in doomed]
+            if others:
+                problems.append(_hangs_on(change, others[0]))
+                continue
+        if not ours.overwrite and change.found is not None and _is_edited(change.found, ours):
+            problems.append(_edited_and_unwanted(change))
+            continue
+        possible.append(change)
+    return possible, problems
+
+
+# -- sentences for a person
+
+
+def _said(fields: Fields) -> str:
+    return ", ".join(f"{name} {shown(old)} where {shown(new)} is wanted" for name, old, new in fields)
+
+
+def _not_ours(wanted: Wanted, fields: Fields) -> Problem:
     return Problem(
-        "conflict",
-        f"{wanted.origin}: source {wanted.key[0]!r} has an offline monitor with other settings ({said}); "
-        "the platform can only add a second one, which would notify twice: change or delete it there by hand",
+        "not ours",
+        f"{wanted.origin}: {label(wanted.key)} exists with other settings ({_said(fields)}) and was not made "
+        "from these documents; write it as it is there, or overwrite it with --force",
     )
 
 
-def _post_body(wanted: Wanted) -> dict[str, Any]:
+def _belongs(wanted: Wanted, owner: str) -> Problem:
+    return Problem(
+        "not ours",
+        f"{wanted.origin}: {label(wanted.key)} belongs to {owner!r}, who applies it from other documents; "
+        "take it out of one of the two, or take it over with --force",
+    )
+
+
+def _drift(wanted: Wanted, found: Existing, ours: Ownership) -> Problem:
+    entry = _entry(found, ours)
+    before = entry.settings if entry is not None and entry.settings is not None else wanted.settings
+    names = [name for name in found.settings if before.get(name) != found.settings[name]]
+    said = [f"{name} {shown(before.get(name))} -> {shown(found.settings[name])}" for name in names]
+    if entry is not None and entry.targets not in (LEAVE, found.targets):
+        said.append(f"targets {shown(entry.targets)} -> {shown(found.targets)}")
+    since = f" since {entry.applied}" if entry is not None and entry.applied else ""
+    return Problem(
+        "drift",
+        f"{wanted.origin}: {label(wanted.key)} was edited on the platform{since} ({', '.join(said)}); "
+        "write the new settings into the document, or overwrite them with --force",
+    )
+
+
+def _hangs_on(change: Change, other: Key) -> Problem:
+    return Problem(
+        "conflict",
+        f"{label(change.key)}: {change.why}, but the platform deletes it only together with the {other[2]} "
+        "monitor of the same metric, which stays; delete it there by hand",
+    )
+
+
+def _edited_and_unwanted(change: Change) -> Problem:
+    return Problem(
+        "drift",
+        f"{label(change.key)}: {change.why}, but it was edited on the platform, so somebody may need it; "
+        "delete it there by hand, or with --force",
+    )
+
+
+# -- bodies of requests
+
+
+def _post_body(wanted: Wanted, ours: Ownership) -> dict[str, Any]:
     source, metric, part = wanted.key
     settings = dict(wanted.settings)
     if part == "offline":
         del settings["enabled"]
     elif part == "event" and settings["message"] is None:
         del settings["message"]
+    elif part == "threshold" and ours.mark:
+        settings["message"] = marked(wanted.settings, ours.owner)
     body: dict[str, Any] = {"source_id": source, "metric": metric, part: settings}
     return _with_targets({key: value for key, value in body.items() if value != ""}, wanted)
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from plexus_detect import monitors
 from plexus_detect.errors import ApiError, AuthError, ContractError, TransientError
 from plexus_detect.heartbeat import NAME as OWN_NAME
-from plexus_detect.monitors import Change, Expansion, Plan
+from plexus_detect.monitors import Change, Existing, Plan
 from plexus_detect.provision.api import MonitorApi
 from plexus_detect.provision.reading import existing_monitors
 from plexus_detect.retry import retried
 
+CONCURRENCY = 8
+
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class ApplyResult:
-    """What an apply did: monitors ``applied`` and ``failed``, and the plan that ``remaining`` work makes."""
+    """What an apply did: monitors ``applied`` and ``failed``, and the plan that ``remaining`` work makes.
+
+    ``seen`` is what the platform listed at the end.
+    """
 
     applied: int
     failed: int
     remaining: Plan
+    seen: tuple[Existing, ...]
 
     @property
     def ok(self) -> bool:
@@ -29,75 +39,145 @@ class ApplyResult:
         return self.failed == 0 and self.remaining.empty
 
 
-async def apply_plan(
-    api: MonitorApi, plan: Plan, on_result: Callable[[str], None], *, unanswered_max: int = 3
-) -> ApplyResult:
-    """Make the requests of the plan, one after another, then read back and plan again.
+class Ledger(Protocol):
+    """Who keeps in mind what is ours."""
 
-    ``on_result`` gets one line for each monitor. A monitor that fails is named and the others go on, but
-    ``unanswered_max`` monitors in a row without an answer end the run, since the platform is then away.
-    Raises AuthError at once, and the errors of the reads before and after; rerunning is safe at any point.
+    def expect(self, plan: Plan) -> None:
+        """Before the first request: what the plan makes will be ours."""
+
+    def settle(self, plan: Plan, result: ApplyResult) -> None:
+        """After the last one: what the platform lists now."""
+
+
+async def apply_plan(
+    api: MonitorApi,
+    plan: Plan,
+    on_result: Say,
+    *,
+    ledger: Ledger | None = None,
+    concurrency: int = CONCURRENCY,
+    unanswered_max: int = 3,
+) -> ApplyResult:
+    """Make the requests of the plan, ``concurrency`` at a time, then read back and plan again.
+
+    ``on_result`` gets one line for each monitor, in the order of the plan. A monitor that fails is named and
+    the others go on, but ``unanswered_max`` monitors in a row without an answer end the run, since the
+    platform is then away. Raises AuthError at once, and the errors of the reads before and after; rerunning
+    is safe at any point.
     """
+    for problem in plan.problems:
+        on_result(f"failed: {problem.kind}: {problem.sentence}")
+    if ledger is not None:
+        ledger.expect(plan)
     if plan.source:
         await retried(partial(api.create_source, plan.source, OWN_NAME))
         on_result(f"created source {plan.source}")
-    for problem in plan.problems:
-        on_result(f"failed: {problem.kind}: {problem.sentence}")
-    applied, failed, unanswered = 0, len(plan.problems), 0
-    changes = await _still_missing(api, plan, on_result)
-    for i, change in enumerate(changes):
-        try:
-            await _carry_out(api, change)
-        except AuthError:
-            raise
-        except (ApiError, ContractError) as error:
-            failed += 1
-            unanswered = unanswered + 1 if isinstance(error, TransientError) else 0
-            on_result(f"failed: {change.action} {change.label}: {error}")
-            if unanswered == unanswered_max and i + 1 < len(changes):
-                failed += len(changes) - i - 1
-                on_result(f"failed: the platform does not answer; {len(changes) - i - 1} monitors not tried")
-                break
+    work = await _still_missing(api, plan, on_result)
+    applied, failed = await _Run(api, work, on_result, unanswered_max).all(concurrency)
+    remaining, seen = await _read_back(api, plan)
+    result = ApplyResult(applied, failed + len(plan.problems), remaining, seen)
+    if ledger is not None:
+        ledger.settle(plan, result)
+    return result
+
+
+class _Run:
+    """The requests of a plan, some at a time; what came of each is told in their order."""
+
+    def __init__(self, api: MonitorApi, work: Sequence[Change], say: Say, unanswered_max: int) -> None:
+        self._api = api
+        self._work = work
+        self._say = say
+        self._unanswered_max = unanswered_max
+        self.unanswered = 0
+
+    async def all(self, concurrency: int) -> tuple[int, int]:
+        """How many were applied and how many failed. Deletes are done before anything is made."""
+        applied = failed = 0
+        done = 0
+        for group in self._groups(concurrency):
+            outcomes = await asyncio.gather(*(self._one(change) for change in group), return_exceptions=True)
+            for change, outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    failed += self._tell_failure(change, outcome)
+                else:
+                    applied, self.unanswered = applied + 1, 0
+                    self._say(f"{change.action}d {change.label}")
+            done += len(group)
+            left = len(self._work) - done
+            if self.unanswered >= self._unanswered_max and left:
+                self._say(f"failed: the platform does not answer; {left} monitors not tried")
+                return applied, failed + left
+        return applied, failed
+
+    def _groups(self, size: int) -> Iterator[Sequence[Change]]:
+        for deletes in (True, False):
+            work = [change for change in self._work if (change.action == "delete") is deletes]
+            yield from (work[at : at + size] for at in range(0, len(work), size))
+
+    def _tell_failure(self, change: Change, error: BaseException) -> int:
+        if isinstance(error, AuthError) or not isinstance(error, ApiError | ContractError):
+            raise error
+        self.unanswered = self.unanswered + 1 if isinstance(error, TransientError) else 0
+        self._say(f"failed: {change.action} {change.label}: {error}")
+        return 1
+
+    async def _one(self, change: Change) -> None:
+        body = dict(change.body)
+        if change.method == "DELETE":
+            await self._delete(body)
+        elif change.method == "PATCH":
+            await retried(partial(self._api.patch_monitor, body))
         else:
-            applied, unanswered = applied + 1, 0
-            on_result(f"{change.action}d {change.label}")
-    return ApplyResult(applied, failed, await _read_back(api, plan.expansion))
+            await retried(partial(self._api.create_monitor, body))
+        if change.action == "replace" and change.found is not None:
+            await self._delete({"offline_id": change.found.id})
+
+    async def _delete(self, address: dict[str, str]) -> None:
+        if "offline_id" in address:
+            await retried(partial(self._api.delete_offline, address["offline_id"]))
+        else:
+            await retried(partial(self._api.delete_pair, address["source_id"], address["metric"]))
 
 
-async def _carry_out(api: MonitorApi, change: Change) -> None:
-    send = api.create_monitor if change.method == "POST" else api.patch_monitor
-    await retried(partial(send, dict(change.body)))
-
-
-async def _still_missing(api: MonitorApi, plan: Plan, on_result: Callable[[str], None]) -> Sequence[Change]:
-    """The plan's changes without new monitors that exist by now and would be doubled or reset by a post.
+async def _still_missing(api: MonitorApi, plan: Plan, on_result: Say) -> Sequence[Change]:
+    """The plan's work without new monitors that exist by now and would be doubled or reset by a post.
 
     The platform's list can be partial without saying so: a second offline monitor notifies twice, and
     posting an event monitor again blinds it for up to 30 s. Threshold posts are harmless and not asked about.
     """
-    if not any(_must_not_repeat(change) for change in plan.changes):
-        return plan.changes
+    if not any(_must_not_repeat(change) for change in plan.work):
+        return plan.work
     present = {monitor.key for monitor in await existing_monitors(api)}
-    changes: list[Change] = []
-    for change in plan.changes:
-        if _must_not_repeat(change) and change.wanted.key in present:
+    work: list[Change] = []
+    for change in plan.work:
+        if _must_not_repeat(change) and change.key in present:
             on_result(f"kept {change.label}: it exists by now, the next plan compares it")
         else:
-            changes.append(change)
-    return changes
+            work.append(change)
+    return work
 
 
 def _must_not_repeat(change: Change) -> bool:
-    return change.action == "create" and change.wanted.key[2] in ("offline", "event")
+    return change.action == "create" and change.key[2] in ("offline", "event")
 
 
-async def _read_back(api: MonitorApi, expansion: Expansion, *, reads_max: int = 3) -> Plan:
+async def _read_back(api: MonitorApi, plan: Plan, *, reads_max: int = 3) -> tuple[Plan, tuple[Existing, ...]]:
     """Plan again on what the platform lists now; what one reading leaves out, another may show."""
     seen = await existing_monitors(api)
-    plan = monitors.plan(expansion, seen)
+    again = _planned_again(plan, seen)
     for _ in range(reads_max - 1):
-        if not any(change.action == "create" for change in plan.changes):
+        if not any(change.action == "create" for change in again.changes):
             break
         seen = monitors.merged(seen, await existing_monitors(api))
-        plan = monitors.plan(expansion, seen)
-    return plan
+        again = _planned_again(plan, seen)
+    return again, seen
+
+
+def _planned_again(plan: Plan, seen: Sequence[Existing]) -> Plan:
+    """The same wishes against what is there now, with what this run has made counted as ours."""
+    expecting = monitors.Manifest(plan.ownership.owner, owned=plan.ownership.owned).expecting(plan)
+    ours = monitors.Ownership(
+        plan.ownership.owner, expecting.owned, mark=plan.ownership.mark, overwrite=plan.ownership.overwrite
+    )
+    return monitors.plan(plan.expansion, seen, ours, prune=plan.prune)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.provision.shared import force_option, ledger_of, overwrites, own_source, path_argument
 from plexus_detect.redaction import visible
 
 # What takes long to import is imported when a command runs, so that --help answers at once.
@@ -25,47 +26,42 @@ def monitors() -> None:
     """Plan and apply the platform's monitors from JSON files."""
 
 
-path_argument = click.argument("path", required=False, type=click.Path(path_type=Path))
-
-
 @monitors.command()
 @path_argument
 @config_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when none.")
-def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode: bool) -> None:
+@force_option
+def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode: bool, force: bool) -> None:
     """Show what apply would change; writes nothing.
 
     PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
     """
     from plexus_detect.monitors import render
 
-    wanted = asyncio.run(_plan(configured(config_paths), path))
+    wanted = asyncio.run(_plan(configured(config_paths), path, force=force))
     click.echo("\n".join(map(visible, render(wanted))))
     if wanted.problems:
         sys.exit(1)
-    if detailed_exitcode and wanted.changes:
+    if detailed_exitcode and wanted.work:
         sys.exit(EXIT_CHANGES_PENDING)
 
 
-async def _plan(config: Config, path: Path | None) -> Plan:
+async def _plan(config: Config, path: Path | None, *, force: bool) -> Plan:
     from plexus_detect.provision.files import load_specs
     from plexus_detect.provision.reading import make_plan
 
     specs = load_specs(path or config.monitors.path)
+    ours = ledger_of(config).ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
     async with client_of(config) as client:
-        return await make_plan(client, specs, _own_source(config))
-
-
-def _own_source(config: Config) -> str:
-    """The source of the worker's sign of life, empty when there is none."""
-    return config.heartbeat.source if config.heartbeat.enabled else ""
+        return await make_plan(client, specs, own_source(config), ownership=ours)
 
 
 @monitors.command()
 @path_argument
 @config_option
 @click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
-def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool) -> None:
+@force_option
+def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool, force: bool) -> None:
     """Make the platform's monitors as the JSON files say; silent when nothing is to be done.
 
     PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
@@ -74,22 +70,25 @@ def apply(path: Path | None, config_paths: tuple[Path, ...], *, yes: bool) -> No
 
     config = configured(config_paths)
     if sys.stdin.isatty() and not yes:
-        wanted = asyncio.run(_plan(config, path))
-        if wanted.changes:
+        wanted = asyncio.run(_plan(config, path, force=force))
+        if wanted.work:
             click.echo("\n".join(map(visible, render(wanted))))
             click.confirm("Apply these changes?", abort=True)
-    sys.exit(0 if asyncio.run(_apply(config, path)) else 1)
+    sys.exit(0 if asyncio.run(_apply(config, path, force=force)) else 1)
 
 
-async def _apply(config: Config, path: Path | None) -> bool:
+async def _apply(config: Config, path: Path | None, *, force: bool) -> bool:
     from plexus_detect.provision.applying import apply_plan
     from plexus_detect.provision.files import load_specs
     from plexus_detect.provision.reading import make_plan
 
     specs = load_specs(path or config.monitors.path)
+    ledger = ledger_of(config)
+    ours = ledger.ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
     async with client_of(config) as client:
-        wanted = await make_plan(client, specs, _own_source(config))
+        wanted = await make_plan(client, specs, own_source(config), ownership=ours)
         if wanted.empty:
+            ledger.adopt(wanted)
             return True
-        result = await apply_plan(client, wanted, lambda line: click.echo(visible(line)))
+        result = await apply_plan(client, wanted, lambda line: click.echo(visible(line)), ledger=ledger)
     return result.ok

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from plexus_detect import monitors
-from plexus_detect.monitors import Existing, KnownSources, MonitorSpec, Plan
+from plexus_detect.monitors import Existing, KnownSources, MonitorSpec, Ownership, Plan
 from plexus_detect.provision.api import MonitorApi
 from plexus_detect.retry import retried
 from plexus_detect.wire import decode_fleet_health, decode_monitors, decode_sources
 
 
-async def make_plan(api: MonitorApi, specs: Sequence[MonitorSpec], own: str = "") -> Plan:
+async def make_plan(
+    api: MonitorApi,
+    specs: Sequence[MonitorSpec],
+    own: str = "",
+    *,
+    ownership: Ownership | None = None,
+    prune: bool = False,
+) -> Plan:
     """What would have to change for every document to hold; reads only.
 
     A document may be about ``own``, the source of the worker's sign of life, before a worker has made it.
@@ -32,7 +39,7 @@ async def make_plan(api: MonitorApi, specs: Sequence[MonitorSpec], own: str = ""
     metrics: dict[str, tuple[str, ...]] = {}
     if any(monitors.needs_metric_names(spec) for spec in specs):
         metrics = decode_fleet_health(await retried(api.fleet_health))
-    plan = monitors.plan(monitors.expand(specs, known, metrics, existing), existing)
+    plan = monitors.plan(monitors.expand(specs, known, metrics, existing), existing, ownership, prune=prune)
     return replace(plan, source=own if missing else "")
 
 
