@@ -99,10 +99,13 @@ class State:
         return len(self.waiting) + sum(len(group.waiting.feed) for group in self.groups)
 
     def orphans(self) -> list[Alert]:
-        """Of the alerts that may be open those whose series nobody scores any more."""
+        """Of the alerts that may be open those that no score closes: their series has none any more, or none
+        is posted under that name."""
         posted = {series for group in self.groups for series, _members in group.posted()}
 
         def scored(series: int, kind: int) -> bool:
+            if kind not in self.policy.kinds:
+                return False
             if kind == Kind.ANOMALY:
                 return series in posted
             held = self.compared if kind == Kind.FLEET_ZSCORE else self.rule_of >= 0

@@ -178,13 +178,14 @@ PLAIN = {"detect__detector": "zscore", "fleet__enabled": "false"}
         {"detect__window": "400"},
         {"series": '[{"metrics": ["temperature"], "exclude_sources": ["dev-1"]}]'},
         {"series": '[{"metrics": ["humidity"]}]'},
+        {"post__series": '["zscore_raw"]'},
     ],
-    ids=["other settings", "source excluded", "metric not wanted"],
+    ids=["other settings", "source excluded", "metric not wanted", "name not posted"],
 )
 def test_an_alert_left_open_is_closed_after_the_next_start(stopped: FakeClock, after: dict[str, str]) -> None:
     """A worker ends in the middle of an anomaly; the next one, under settings by which that series has no
-    score, or is not even wanted, posts zeros with its samples until the platform has resolved the alert, and
-    then no more."""
+    score, is not even wanted, or has no score under that name, posts zeros with its samples until the
+    platform has resolved the alert, and then no more."""
 
     async def body(house: House) -> None:
         await house.live(config(**PLAIN), 6)
