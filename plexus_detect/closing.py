@@ -19,7 +19,7 @@ import numpy as np
 from plexus_detect.series import I64, Bool, Derived, Kind, Points, SeriesKey
 
 # What monitors watch.
-MONITORED = (Kind.ZSCORE, Kind.FLEET_ZSCORE, Kind.ANOMALY)
+MONITORED = (Kind.ZSCORE, Kind.FLEET_ZSCORE, Kind.ANOMALY, Kind.ZSCORE_CRITICAL)
 
 # The platform's 30 s and what may lie between our clock and its.
 CALM_MS = 35_000

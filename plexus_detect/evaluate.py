@@ -25,6 +25,13 @@ What = Literal["opened", "closed", "relearned"]
 # Posted series that say what was expected, or what single checks found.
 DESCRIBING = frozenset({Kind.EXPECTED, Kind.LOWER, Kind.UPPER, Kind.DRIFT, Kind.STUCK})
 
+# The names for one score that monitors watch. The platform has one threshold for a metric of a source, so a
+# second bound on the same score, a milder or a harder one, needs a second name (contract section 4).
+WATCHED = {
+    Kind.ZSCORE: (Kind.ZSCORE, Kind.ZSCORE_CRITICAL),
+    Kind.FLEET_ZSCORE: (Kind.FLEET_ZSCORE,),
+}
+
 
 @dataclass(frozen=True)
 class Event:
@@ -104,9 +111,10 @@ class _Output:
         for at in relearned.tolist():
             tell("relearned", at, int(points.t_ms[at]), float(scores.z[at]), int(scores.reason[at]))
         raw = Kind.ZSCORE_RAW if kind is Kind.ZSCORE else Kind.FLEET_ZSCORE_RAW
-        calmed = self.calmed(kind, points.series, value, line.episodes.is_open[rows])
+        is_open = line.episodes.is_open[rows]
+        calmed = {name: self.calmed(name, points.series, value, is_open) for name in WATCHED[kind]}
         # What a late sample says must not page: monitors judge values when they arrive (contract 5.1).
-        self.post(points, audible & ~points.late, {kind: calmed, raw: scores.z})
+        self.post(points, audible & ~points.late, {**calmed, raw: scores.z})
         if points.late.any():
             self.post(points, audible & _worst(points, value), {Kind.ZSCORE_LATE: value})
 

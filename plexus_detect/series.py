@@ -28,7 +28,10 @@ class SeriesKey(NamedTuple):
 
 
 class Kind(IntEnum):
-    """What a derived point says; ``SUFFIX`` gives the name under which it is posted."""
+    """What a derived point says; ``SUFFIX`` gives the name under which it is posted.
+
+    State files hold the numbers: a new kind goes to the end.
+    """
 
     ZSCORE = 0
     FLEET_ZSCORE = 1
@@ -42,6 +45,7 @@ class Kind(IntEnum):
     FLEET_EVENT = 9
     ANOMALY = 10
     ZSCORE_LATE = 11
+    ZSCORE_CRITICAL = 12
 
 
 SUFFIX: dict[Kind, str] = {
@@ -57,6 +61,7 @@ SUFFIX: dict[Kind, str] = {
     Kind.FLEET_EVENT: ".fleet_event",
     Kind.ANOMALY: ".anomaly",
     Kind.ZSCORE_LATE: ".zscore_late",
+    Kind.ZSCORE_CRITICAL: ".zscore_critical",
 }
 
 # Every suffix this program could ever post, present or announced: never scored, whatever the config says.

@@ -238,7 +238,14 @@ def test_two_claims_on_one_offline_monitor() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "base"),
-    [("t.zscore", "t"), ("t.fleet_zscore_raw", "t"), ("a.b.zscore", "a.b"), ("t", None), (".zscore", None)],
+    [
+        ("t.zscore", "t"),
+        ("t.fleet_zscore_raw", "t"),
+        ("t.zscore_critical", "t"),
+        ("a.b.zscore", "a.b"),
+        ("t", None),
+        (".zscore", None),
+    ],
 )
 def test_scored_metric(metric: str, base: str | None) -> None:
     """The metric behind one of our names is found by its suffix."""

@@ -65,6 +65,7 @@ PostName = Annotated[
         "fleet_event",
         "anomaly",
         "zscore_late",
+        "zscore_critical",
     ],
     Word,
 ]

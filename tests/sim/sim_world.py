@@ -33,7 +33,7 @@ Row = tuple[str, str, int, float]
 LIVE_MS = 60_000
 LEAD_MS = 45_000
 HISTORY = 70
-SUFFIXES = ("zscore", "fleet_zscore", "zscore_raw", "fleet_zscore_raw", "zscore_late")
+SUFFIXES = ("zscore", "fleet_zscore", "zscore_raw", "fleet_zscore_raw", "zscore_late", "zscore_critical")
 
 
 @dataclass
