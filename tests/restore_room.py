@@ -91,9 +91,11 @@ class Room:
         return {name: np.ascontiguousarray(c).tobytes() for name, c in self.worker.running.dump().items()}
 
 
-async def run(room: Room, kills: set[int], meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Sixty polls; after those in ``kills`` the worker is dropped and opened again, and in between
-    ``meanwhile`` happens to its file."""
+async def run(
+    room: Room, kills: set[int], meanwhile: Callable[[], object] = lambda: None, *, save: bool = False
+) -> None:
+    """Sixty polls; after those in ``kills`` the worker is dropped, or with ``save`` stops as one that was
+    asked to, and is opened again; in between ``meanwhile`` happens to its file."""
     await room.open()
     for number in range(TICKS):
         room.measure(number)
@@ -104,6 +106,9 @@ async def run(room: Room, kills: set[int], meanwhile: Callable[[], object] = lam
             await room.tick()
         if number in kills:
             assert room.store is not None
+            assert room.worker is not None
+            if save:
+                room.worker.save()
             room.store.close()
             meanwhile()
             await room.open()

@@ -77,21 +77,7 @@ def test_a_snapshot_that_is_damaged_costs_nothing(
 def test_a_clean_stop_continues_the_same(never_stopped: Room, stopped: FakeClock, tmp_path: Path) -> None:
     """Saving at the end and starting again is no different from going on."""
     room = Room(stopped, tmp_path / "saved.db", short())
-
-    async def stopping() -> None:
-        await room.open()
-        for number in range(TICKS):
-            room.measure(number)
-            await room.tick()
-            if number % 5 == 0:
-                room.stopped.t_ms += 600
-                await room.tick()
-            if number % 10 == 4:
-                assert room.worker is not None
-                room.worker.save()
-                await room.open()
-
-    asyncio.run(stopping())
+    asyncio.run(run(room, set(range(4, TICKS, 10)), save=True))
     assert room.posted() == never_stopped.posted()
     assert same(room.state(), never_stopped.state()) == []
 
