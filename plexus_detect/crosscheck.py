@@ -20,7 +20,7 @@ from plexus_detect.errors import ApiError, AuthError, ContractError, PlexusDetec
 from plexus_detect.logs import event
 from plexus_detect.reader import Answer
 from plexus_detect.report import Verdict
-from plexus_detect.series import SeriesKey, SeriesTable
+from plexus_detect.series import I64, Bool, SeriesKey, SeriesTable
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,7 @@ def suspect(
             continue
         series = answer.query.series
         last = cursors.last_ms[series]
-        silence = answer.to_ms - last
-        usual = np.maximum(MISSED_MS, MISSED_SAMPLES * cursors.cadence_ms[series])
-        missed = (last >= 0) & (silence > usual) & (silence < alive_ms)
+        missed = _missed(cursors, series, answer.to_ms) & (answer.to_ms - last < alive_ms)
         if missed.any():
             at = int(np.argmax(np.where(missed, last, -1)))
             if found is None or last[at] > found.last_ms:
@@ -84,12 +82,18 @@ def _any_new(answers: Sequence[Answer], cursors: Cursors) -> bool:
     return False
 
 
+def _missed(cursors: Cursors, series: I64, to_ms: int) -> Bool:
+    """Which of these series have sent before and are silent for longer than usual."""
+    last = cursors.last_ms[series]
+    usual = np.maximum(MISSED_MS, MISSED_SAMPLES * cursors.cadence_ms[series])
+    missed: Bool = (last >= 0) & (to_ms - last > usual)
+    return missed
+
+
 def _all_missed(cursors: Cursors, to_ms: int) -> bool:
     """Whether every watched series that ever sent is silent for longer than usual."""
-    last = cursors.last_ms[cursors.selected]
-    usual = np.maximum(MISSED_MS, MISSED_SAMPLES * cursors.cadence_ms[cursors.selected])
-    known = last >= 0
-    return bool(known.any() and (to_ms - last > usual)[known].all())
+    known = np.flatnonzero(cursors.selected & (cursors.last_ms >= 0))
+    return bool(len(known) and _missed(cursors, known, to_ms).all())
 
 
 def _disbelieve(answers: Sequence[Answer], why: str) -> None:
