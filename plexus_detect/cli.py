@@ -81,7 +81,7 @@ async def _serve(config: Config, config_paths: tuple[Path, ...], store: Store) -
     stop, reload = asyncio.Event(), asyncio.Event()
     caught = _catch_signals(stop, reload)
     async with Outside(config, stop) as outside:
-        service = Service(config, lambda: load_config(config_paths, os.environ), store, outside)
+        service = Service(config, lambda: load_config(config_paths, os.environ), store, outside, config_paths)
         await service.run(stop, reload)
     return caught[0]
 

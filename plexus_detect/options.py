@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,14 +36,22 @@ def tell(text: str, *, nl: bool = True) -> None:
 
 def configured(config_paths: tuple[Path, ...]) -> Config:
     """The configuration, with logging set up as it says and its warnings told. Raises ConfigError."""
-    from plexus_detect.config import load_config, readable_by_others
-    from plexus_detect.logs import event, setup_logging
+    from plexus_detect.config import load_config
+    from plexus_detect.logs import setup_logging
 
     config = load_config(config_paths, os.environ)
     setup_logging(config.log.level, config.log.format)
+    warn(config, config_paths)
+    return config
+
+
+def warn(config: Config, config_paths: Sequence[Path]) -> None:
+    """Log what these settings are warned about, and which of their files give a key away."""
+    from plexus_detect.config import readable_by_others
+    from plexus_detect.logs import event
+
     for warning in (*config.warnings(), *readable_by_others(config_paths)):
         event(log, logging.WARNING, "config_warning", msg=warning)
-    return config
 
 
 def client_of(config: Config) -> Client:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from plexus_detect import clock
 from plexus_detect.config import Config
@@ -17,7 +18,7 @@ from plexus_detect.cursor import PollParams
 from plexus_detect.errors import ApiError, ConfigError, PlexusDetectError
 from plexus_detect.logs import event, setup_logging
 from plexus_detect.loops import unless_stopped
-from plexus_detect.options import client_of
+from plexus_detect.options import client_of, warn
 from plexus_detect.outside import Outside
 from plexus_detect.policy import policy_of
 from plexus_detect.reader import Reader
@@ -31,11 +32,19 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """``load`` reads the settings anew; ``config`` are those in force."""
+    """``load`` reads the settings anew, from ``config_paths`` among others; ``config`` are those in force."""
 
-    def __init__(self, config: Config, load: Callable[[], Config], store: Store, outside: Outside) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        store: Store,
+        outside: Outside,
+        config_paths: Sequence[Path] = (),
+    ) -> None:
         self.config = config
         self._load = load
+        self._config_paths = config_paths
         self._store = store
         self._outside = outside
         # The settings to go back to while the newest have not yet started a worker.
@@ -106,8 +115,7 @@ class Service:
         vitals.outbox_max, vitals.series_max = config.state.outbox_points_max, config.state.series_max
         vitals.config_error, vitals.config_reloaded_ms = "", clock.now_ms()
         event(log, logging.INFO, "reloaded")
-        for warning in config.warnings():
-            event(log, logging.WARNING, "config_warning", msg=warning)
+        warn(config, self._config_paths)
         return True
 
     def _failed(self, error: str) -> None:

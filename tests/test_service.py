@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +35,7 @@ class Station:
         self.stop, self.reload = asyncio.Event(), asyncio.Event()
         self.outside = Outside(self.load(), self.stop, {})
         self.store = Store(folder / "s.db")
-        self.service = Service(self.load(), self.load, self.store, self.outside)
+        self.service = Service(self.load(), self.load, self.store, self.outside, [self.file])
 
     def write(self, text: str) -> None:
         """Replace the configuration file."""
@@ -96,6 +97,27 @@ def test_new_settings_take_the_place_of_the_old_ones(
             assert len(events(caplog, "reloaded")) == 1
 
     asyncio.run(body())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other rights")
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_reload_tells_of_a_key_that_others_may_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    """A key that came into the file while the worker ran is told as at a start; a private one is not."""
+    key = "plx_0123456789abcdefABCDEF0123456789"
+
+    async def body() -> None:
+        async with station(tmp_path) as one:
+            one.write(f"poll: {{interval: 200ms}}\nfleet: {{enabled: false}}\n# {key}")
+            one.file.chmod(mode)
+            one.reload.set()
+            await one.until("h.zscore")
+
+    asyncio.run(body())
+    told = [e["msg"] for e in events(caplog, "config_warning") if "chmod 600" in e["msg"]]
+    assert [str(tmp_path / "fleet.yaml") in line for line in told] == [True] * (mode == 0o644)
+    assert key not in caplog.text
 
 
 @pytest.mark.parametrize(
