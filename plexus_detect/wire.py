@@ -15,7 +15,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -91,6 +91,33 @@ class _Monitors(msgspec.Struct):
     monitors: list[dict[str, Any]]
 
 
+class AlertStats(msgspec.Struct):
+    """What the platform adds to an alert of a threshold when its condition has ended; times in seconds."""
+
+    opened_at: float | None = None
+    trigger_value: float | None = None
+    peak_value: float | None = None
+    retrigger_count: int | None = None
+
+
+class AlertRow(msgspec.Struct):
+    """One alert; ``alert_stats`` is an empty list until its condition ended, the time Postgres text."""
+
+    id: str
+    source_slug: str | None
+    trigger_type: str
+    metric: str
+    value: float | None
+    threshold: float | None
+    triggered_at: str
+    current_verdict: Literal["helpful", "noise"] | None
+    alert_stats: AlertStats | list[Any] | None = None
+
+
+class _Alerts(msgspec.Struct):
+    alerts: list[AlertRow]
+
+
 class _Point(msgspec.Struct, gc=False):
     source_id: str
     metric: str
@@ -106,6 +133,7 @@ _SOURCES = msgspec.json.Decoder(_Sources)
 _RAW_SERIES = msgspec.json.Decoder(_RawSeries)
 _METRIC_NAMES = msgspec.json.Decoder(list[str])
 _MONITORS = msgspec.json.Decoder(_Monitors)
+_ALERTS = msgspec.json.Decoder(_Alerts)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -329,6 +357,11 @@ def raw_params(metric: str, from_ms: int, to_ms: int) -> dict[str, str]:
 def decode_monitors(body: bytes) -> tuple[dict[str, Any], ...]:
     """All monitors as the platform shows them (``GET /api/monitors``). Errors: ContractError."""
     return tuple(_decoded(_MONITORS, body, "monitors answer").monitors)
+
+
+def decode_alerts(body: bytes) -> tuple[AlertRow, ...]:
+    """One page of alerts, the newest first (``GET /api/alerts``). Errors: ContractError."""
+    return tuple(_decoded(_ALERTS, body, "alerts answer").alerts)
 
 
 def excerpt(body: bytes, chars_max: int = EXCERPT_CHARS_MAX) -> str:

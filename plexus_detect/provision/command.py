@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.provision.review import review
 from plexus_detect.provision.shared import force_option, ledger_of, overwrites, own_source, path_argument
 from plexus_detect.redaction import visible
 
@@ -92,3 +93,7 @@ async def _apply(config: Config, path: Path | None, *, force: bool) -> bool:
             return True
         result = await apply_plan(client, wanted, lambda line: click.echo(visible(line)), ledger=ledger)
     return result.ok
+
+
+for command in (review,):
+    monitors.add_command(command)
