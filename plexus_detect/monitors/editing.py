@@ -74,7 +74,9 @@ def edited(text: str, suffix: str, place: Place, new: float | str) -> str | None
 
 def _places(text: str, old: float | str) -> Iterator[tuple[int, int]]:
     if isinstance(old, str):
-        yield from (match.span() for match in re.finditer(re.escape(old), text))
+        # A whole word of the text, not a part of a key or of a longer name.
+        whole = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w.-])")
+        yield from (match.span() for match in whole.finditer(text))
         return
     for match in _NUMBER.finditer(text):
         if float(match[0].replace("_", "") or "nan") == old:
