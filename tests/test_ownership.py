@@ -13,7 +13,7 @@ from profiles import examples
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import Existing, Expansion, Manifest, Ownership, Plan, Wanted, plan
 from plexus_detect.monitors.documents import LEAVE, Targets, filled
-from plexus_detect.monitors.manifest import manifest_from
+from plexus_detect.monitors.manifest import manifests_from, text_of
 from plexus_detect.monitors.marks import Mark, digest, marked, unmarked
 
 HOT = ("dev-1", "t.zscore", "threshold")
@@ -208,8 +208,9 @@ def test_a_manifest_comes_back_as_it_was_written() -> None:
     manifest = Manifest(endpoint="https://app", owned=ours(*have).owned)
     manifest = manifest.expecting(compared([wanted(max=4)], have, Ownership(owned=manifest.owned)))
     assert any(entry.sent for entry in manifest.owned)
-    again = manifest_from(manifest.to_json(), "m")
-    assert again.to_json() == manifest.to_json()
+    other = Manifest("fleet-b", "https://app")
+    again, theirs = manifests_from(text_of([other, manifest]), "m")[::-1]
+    assert theirs == other
     assert sorted(again.owned, key=str) == sorted(manifest.owned, key=str)
 
 
@@ -219,13 +220,13 @@ def test_a_manifest_comes_back_as_it_was_written() -> None:
 def test_a_damaged_manifest_is_one_sentence(text: str) -> None:
     """It says what to do."""
     with pytest.raises(ConfigError, match="no manifest of monitors"):
-        manifest_from(text, "m.json")
+        manifests_from(text, "m.json")
 
 
 def test_a_newer_manifest_is_refused() -> None:
     """Its entries may mean something else."""
     with pytest.raises(ConfigError, match="of version 2, which this program does not know"):
-        manifest_from('{"version": 2}', "m.json")
+        manifests_from('{"version": 2}', "m.json")
 
 
 def test_an_entry_goes_with_its_monitor() -> None:

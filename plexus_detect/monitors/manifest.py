@@ -41,13 +41,6 @@ class Manifest:
     owned: tuple[Owned, ...] = ()
     last_run: LastRun | None = None
 
-    def to_json(self) -> str:
-        """The text of the manifest's file."""
-        entries = [_entry_json(entry) for entry in sorted(self.owned, key=lambda e: (e.key, e.id))]
-        head = {"version": VERSION, "owner": self.owner, "endpoint": self.endpoint}
-        run = asdict(self.last_run) if self.last_run else None
-        return json.dumps(head | {"last_run": run, "monitors": entries}, indent=1, ensure_ascii=False) + "\n"
-
     def expecting(self, plan: Plan) -> Manifest:
         """The manifest before the requests of ``plan``: what it makes is ours, whenever the run ends."""
         entries = {(entry.key, entry.id): entry for entry in self.owned}
@@ -123,8 +116,22 @@ def _stays(
     return place in now or (place in listed and place not in deleted)
 
 
-def manifest_from(text: str, name: str) -> Manifest:
-    """The manifest in a file's text; raises ConfigError with one sentence for one that cannot be used."""
+def text_of(manifests: Sequence[Manifest]) -> str:
+    """The text of a manifest file: one manifest for each owner on each platform."""
+    told = [
+        {
+            "owner": manifest.owner,
+            "endpoint": manifest.endpoint,
+            "last_run": asdict(manifest.last_run) if manifest.last_run else None,
+            "monitors": [_entry_json(e) for e in sorted(manifest.owned, key=lambda e: (e.key, e.id))],
+        }
+        for manifest in sorted(manifests, key=lambda m: (m.endpoint, m.owner))
+    ]
+    return json.dumps({"version": VERSION, "manifests": told}, indent=1, ensure_ascii=False) + "\n"
+
+
+def manifests_from(text: str, name: str) -> tuple[Manifest, ...]:
+    """The manifests in a file's text; raises ConfigError with one sentence for one that cannot be used."""
     try:
         document = json.loads(text)
         if document["version"] != VERSION:
@@ -132,18 +139,22 @@ def manifest_from(text: str, name: str) -> Manifest:
                 f"{name}: a manifest of version {document['version']}, which this program does not know; "
                 "use the program that wrote it, or move the file away"
             )
-        run = document.get("last_run")
-        return Manifest(
-            str(document["owner"]),
-            str(document["endpoint"]),
-            tuple(_entry_from(entry) for entry in document["monitors"]),
-            LastRun(**run) if run else None,
-        )
+        return tuple(_manifest_from(told) for told in document["manifests"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{name}: no manifest of monitors ({type(error).__name__}: {error}); restore it from a backup, "
-            "or move it away: then only marked thresholds are known as ours"
+            f"{name}: no manifest of monitors ({type(error).__name__}: {error}); restore it or "
+            "move it away: then only marked thresholds are known as ours"
         ) from None
+
+
+def _manifest_from(told: Mapping[str, Any]) -> Manifest:
+    run = told["last_run"]
+    return Manifest(
+        str(told["owner"]),
+        str(told["endpoint"]),
+        tuple(_entry_from(entry) for entry in told["monitors"]),
+        LastRun(**run) if run else None,
+    )
 
 
 def _entry_json(entry: Owned) -> dict[str, Any]:

@@ -9,49 +9,30 @@ from pathlib import Path
 from plexus_detect import clock
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import Manifest
-from plexus_detect.monitors.manifest import manifest_from
+from plexus_detect.monitors.manifest import manifests_from, text_of
 from plexus_detect.store.database import make_private
 
 BYTES_MAX = 64 << 20
 
 
 class ManifestFile:
-    """One manifest on disk. Every method raises ConfigError for a file that cannot be used."""
+    """The manifest of one owner on one platform, in a file that may hold those of others.
+
+    Every method raises ConfigError for a file that cannot be used.
+    """
 
     def __init__(self, path: Path, owner: str, endpoint: str) -> None:
         self.path = path
-        self._owner = owner
-        self._endpoint = endpoint
+        self._empty = Manifest(owner, endpoint)
 
     def load(self) -> Manifest:
-        """What the file holds; an empty manifest where there is none."""
-        try:
-            if self.path.stat().st_size > BYTES_MAX:
-                raise ConfigError(f"{self.path}: larger than {BYTES_MAX} bytes, so no manifest; move it away")
-            text = self.path.read_text("utf-8")
-        except FileNotFoundError:
-            return Manifest(self._owner, self._endpoint)
-        except UnicodeDecodeError:
-            text = ""
-        except OSError as error:
-            raise ConfigError(
-                f"{self.path}: the manifest of monitors cannot be read ({error.strerror}); check its rights"
-            ) from error
-        manifest = manifest_from(text, str(self.path))
-        for what, mine, its in (
-            ("owner", self._owner, manifest.owner),
-            ("platform", self._endpoint, manifest.endpoint),
-        ):
-            if mine != its:
-                raise ConfigError(
-                    f"{self.path}: this manifest is of {what} {its!r}, not of {mine!r}; "
-                    "name another file in monitors.manifest"
-                )
-        return manifest
+        """What the file holds of ours; an empty manifest where there is none."""
+        return next((manifest for manifest in self._all() if self._is_ours(manifest)), self._empty)
 
     def save(self, manifest: Manifest) -> None:
-        """Replace the file, unless it says the same already."""
-        text = manifest.to_json()
+        """Replace what the file holds of ours, unless it says the same already."""
+        others = [other for other in self._all() if not self._is_ours(other)]
+        text = text_of([*others, manifest])
         try:
             if self.path.exists() and self.path.read_text("utf-8", "replace") == text:
                 return
@@ -61,6 +42,22 @@ class ManifestFile:
                 f"{self.path}: the manifest of monitors cannot be written ({error.strerror}); "
                 "name a file in monitors.manifest whose folder can be written"
             ) from error
+
+    def _is_ours(self, manifest: Manifest) -> bool:
+        return (manifest.owner, manifest.endpoint) == (self._empty.owner, self._empty.endpoint)
+
+    def _all(self) -> tuple[Manifest, ...]:
+        try:
+            if self.path.stat().st_size > BYTES_MAX:
+                raise ConfigError(f"{self.path}: larger than {BYTES_MAX} bytes, so no manifest; move it away")
+            text = self.path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: the manifest of monitors cannot be read ({error.strerror}); check its rights"
+            ) from error
+        return manifests_from(text, str(self.path))
 
 
 def write_whole(path: Path, text: str) -> None:
