@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from plexus_detect.config import Config
 
 log = logging.getLogger(__name__)
+
+# Steps of a progress bar.
+BAR_LENGTH = 1000
 
 config_option = click.option(
     "-c",
@@ -68,3 +73,21 @@ def client_of(config: Config) -> Client:
         timeout_s=plexus.timeout_ms / 1000,
         requests_per_s=plexus.requests_per_s,
     )
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[float], None]]:
+    """Tell how far a command is, from 0 to 1: a bar on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _share: None
+        return
+    with click.progressbar(length=BAR_LENGTH, label=label, file=sys.stderr) as bar:
+        done = 0
+
+        def progress(share: float) -> None:
+            nonlocal done
+            steps = round(share * BAR_LENGTH) - done
+            done += steps
+            bar.update(steps)
+
+        yield progress

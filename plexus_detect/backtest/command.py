@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.errors import ConfigError
-from plexus_detect.options import client_of, config_option, configured, tell
+from plexus_detect.options import client_of, config_option, configured, progress_bar, tell
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
     from plexus_detect.config import Config
 
 EXIT_GATE = 5
-
-# Steps of the progress bar.
-BAR_LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def _replayed(config: Config, wanted: Wanted) -> tuple[Span, Replayed, Bins | No
     from plexus_detect.backtest.run import Run, platform_now_ms, read_csv
 
     now_ms = platform_now_ms(config)
-    with _bar() as progress:
+    with progress_bar("backtest") as progress:
         run = Run(config, wanted.jobs, draw=wanted.html is not None, progress=progress)
         if wanted.csv_file is not None:
             keys, points = read_csv(wanted.csv_file)
@@ -190,21 +185,3 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(
             f"--html: {path} cannot be written ({error.strerror}); choose another file"
         ) from None
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[float], None]]:
-    """Tell how far it is: a bar on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _share: None
-        return
-    with click.progressbar(length=BAR_LENGTH, label="backtest", file=sys.stderr) as bar:
-        done = 0
-
-        def progress(share: float) -> None:
-            nonlocal done
-            steps = round(share * BAR_LENGTH) - done
-            done += steps
-            bar.update(steps)
-
-        yield progress

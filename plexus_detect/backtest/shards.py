@@ -18,6 +18,7 @@ from typing import Self
 import numpy as np
 
 from plexus_detect.backtest.replay import Admitted, Replay, Replayed, Setup, in_order
+from plexus_detect.evaluate import Policy
 from plexus_detect.series import I64, Points
 
 # How long a process may take to end after its last word.
@@ -104,6 +105,19 @@ def _serve(pipe: Connection, setup: Setup) -> None:
         pipe.send(traceback.format_exc())
 
 
+def unit_of(policy: Policy, admitted: Admitted) -> tuple[str, ...]:
+    """What has to stay together: the sources of a metric under one rule, where they are compared, and the
+    metrics of a group."""
+    key = admitted.key
+    rule = policy.rules[admitted.rule] if admitted.rule is not None else None
+    fleet = rule is not None and rule.fleet is not None
+    if policy.is_score(key) or any(key.metric in group.metrics for group in policy.groups):
+        # A group ties its metrics together, and each of those may tie sources together.
+        tied = fleet or any(each.fleet for each in policy.rules) or any(g.shared for g in policy.groups)
+        return ("groups",) if tied else ("groups", key.source)
+    return (str(admitted.rule), key.metric, *(() if fleet else (key.source,)))
+
+
 class Shards:
     """``jobs`` shards, and which series is where. A context manager: processes end with it."""
 
@@ -128,7 +142,7 @@ class Shards:
     def admit(self, series: Sequence[Admitted]) -> None:
         """Score these series, in order of their numbers, from the next chunk on."""
         for admitted in series:
-            unit = self._unit(admitted)
+            unit = unit_of(self._setup.policy, admitted)
             home = self._home.get(unit)
             if home is None:
                 home = self._home[unit] = self._sizes.index(min(self._sizes))
@@ -140,18 +154,6 @@ class Shards:
             self._shard_of[admitted.series], self._row_of[admitted.series] = home, self._sizes[home]
             self._sizes[home] += 1
             self._new[home].append(admitted)
-
-    def _unit(self, admitted: Admitted) -> tuple[str, ...]:
-        """What has to stay together: the sources of a metric under one rule, where they are compared, and the
-        metrics of a group."""
-        policy, key = self._setup.policy, admitted.key
-        rule = policy.rules[admitted.rule] if admitted.rule is not None else None
-        fleet = rule is not None and rule.fleet is not None
-        if policy.is_score(key) or any(key.metric in group.metrics for group in policy.groups):
-            # A group ties its metrics together, and each of those may tie sources together.
-            tied = fleet or any(each.fleet for each in policy.rules) or any(g.shared for g in policy.groups)
-            return ("groups",) if tied else ("groups", key.source)
-        return (str(admitted.rule), key.metric, *(() if fleet else (key.source,)))
 
     def put(self, points: Points, now_ms: int) -> None:
         """Take the points up to ``now_ms`` of all series; those of series not admitted are left out."""

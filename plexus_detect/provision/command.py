@@ -18,8 +18,11 @@ from plexus_detect.redaction import visible
 if TYPE_CHECKING:
     from plexus_detect.config import Config
     from plexus_detect.monitors import Plan
+    from plexus_detect.monitors.forecast import Preview
 
 EXIT_CHANGES_PENDING = 2
+
+DAYS_HELP = "Preview how often thresholds would have fired in so many days; 0: no preview."
 
 
 @click.group()
@@ -32,15 +35,29 @@ def monitors() -> None:
 @config_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when changes are pending, 0 when none.")
 @force_option
-def plan(path: Path | None, config_paths: tuple[Path, ...], *, detailed_exitcode: bool, force: bool) -> None:
-    """Show what apply would change; writes nothing.
+@click.option("--days", type=click.IntRange(0, 365), default=7, show_default=True, help=DAYS_HELP)
+@click.option("--replay", is_flag=True, help="Make scores anew from the samples, also where some are stored.")
+@click.option("--all", "everything", is_flag=True, help="Preview also what is kept.")
+def plan(
+    path: Path | None,
+    config_paths: tuple[Path, ...],
+    *,
+    detailed_exitcode: bool,
+    days: int,
+    replay: bool,
+    everything: bool,
+    force: bool,
+) -> None:
+    """Show what apply would change, and how often it would have fired lately; writes nothing.
 
     PATH is a JSON file or a folder of them (default: monitors.path of the configuration).
     """
     from plexus_detect.monitors import render
 
-    wanted = asyncio.run(_plan(configured(config_paths), path, force=force))
-    click.echo("\n".join(map(visible, render(wanted))))
+    config = configured(config_paths)
+    wanted = asyncio.run(_plan(config, path, force=force))
+    preview = asyncio.run(_preview(config, wanted, days, replay=replay, everything=everything))
+    click.echo("\n".join(map(visible, [*render(wanted), *preview.lines()])))
     if wanted.problems:
         sys.exit(1)
     if detailed_exitcode and wanted.work:
@@ -55,6 +72,13 @@ async def _plan(config: Config, path: Path | None, *, force: bool) -> Plan:
     ours = ledger_of(config).ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
     async with client_of(config) as client:
         return await make_plan(client, specs, own_source(config), ownership=ours)
+
+
+async def _preview(config: Config, wanted: Plan, days: int, *, replay: bool, everything: bool) -> Preview:
+    from plexus_detect.provision.preview import forecasts
+
+    async with client_of(config) as client:
+        return await forecasts(config, client, wanted, days, replay=replay, everything=everything)
 
 
 @monitors.command()
