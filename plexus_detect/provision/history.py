@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 
 from plexus_detect.backtest.moments import Span
 from plexus_detect.backtest.platform import History, discover
-from plexus_detect.backtest.replay import in_order
+from plexus_detect.backtest.replay import Admitted, in_order
 from plexus_detect.backtest.run import warm_from_ms
-from plexus_detect.backtest.selection import Selection
 from plexus_detect.backtest.shards import unit_of
 from plexus_detect.client import Client
 from plexus_detect.config import Config
@@ -23,7 +23,18 @@ from plexus_detect.evaluate import Evaluation, State, evaluate
 from plexus_detect.monitors import scored_metric
 from plexus_detect.policy import policy_of, poll_params
 from plexus_detect.reader import Reader
-from plexus_detect.series import F64, I64, SUFFIX, Bool, Derived, Kind, Points, SeriesKey, SeriesTable
+from plexus_detect.series import (
+    F64,
+    I64,
+    SUFFIX,
+    Bool,
+    Derived,
+    Kind,
+    Points,
+    SeriesKey,
+    SeriesTable,
+    is_own_metric,
+)
 from plexus_detect.training.trainer import InlineTrainer, require
 
 Progress = Callable[[float], None]
@@ -89,7 +100,7 @@ def _columns(points: Points) -> Iterator[tuple[int, I64, F64]]:
     new[1:] = (series[1:] != series[:-1]) | (t_ms[1:] != t_ms[:-1]) | (value[1:] != value[:-1])
     series, t_ms, value = series[new], t_ms[new], value[new]
     starts = np.flatnonzero(np.diff(series, prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(series)], strict=True):
+    for start, end in pairwise([*starts.tolist(), len(series)]):
         yield int(series[start]), t_ms[start:end], value[start:end]
 
 
@@ -139,14 +150,14 @@ class Replayer:
         self.reasons: dict[SeriesKey, str] = {}
         self.asked = dict(self._askable(sorted(wanted)))
         kinds = {kind for _key, kind in self.asked}
-        selection = Selection(config)
-        policy = replace(selection.policy, kinds=frozenset(kinds | {Kind.ZSCORE_RAW, Kind.FLEET_ZSCORE_RAW}))
+        raw = {Kind.ZSCORE_RAW, Kind.FLEET_ZSCORE_RAW}
+        policy = replace(policy_of(config), kinds=frozenset(kinds | raw))
         if Kind.ANOMALY not in kinds:
             # Groups of metrics have no part in other scores, and their models take long.
             policy = replace(policy, groups=())
         if policy.groups:
             require()
-        self._selection, self._policy = selection, policy
+        self._policy = policy
         self._state = State(self.table, policy, trainer=InlineTrainer() if policy.groups else None)
         self._units: set[tuple[str, ...]] = set()
         self._chosen: set[SeriesKey] = set()
@@ -170,13 +181,13 @@ class Replayer:
 
     def admit(self) -> None:
         """Take those of the series that the table learned lately which have a part in what is asked."""
-        if self._policy.groups:
-            for key in self._selection.named(self.table.keys):
-                self.table.add(*key)
+        for key in self.table.keys[self._known :]:
+            for group in self._policy.groups_of(key):
+                self.table.add(key.source, group.name)
         first, n = self._known == 0, len(self.table)
         if n == self._known:
             return
-        new = self._selection.admit(self.table.keys, self._known)
+        new = [each for i in range(self._known, n) if (each := self._admitted(i)) is not None]
         self._known = n
         self._is_chosen = np.append(self._is_chosen, np.zeros(n - len(self._is_chosen), np.bool_))
         asked = {key for key, _kind in self.asked}
@@ -193,6 +204,14 @@ class Replayer:
                 self._is_chosen[each.series] = True
                 self._chosen.add(each.key)
         self._name_scores()
+
+    def _admitted(self, series: int) -> Admitted | None:
+        """A series under its rule; None if it is not scored, nor a part of a group, nor a group's scores."""
+        key, policy = self.table.keys[series], self._policy
+        if policy.is_score(key):
+            return Admitted(series, key, None)
+        rule = None if is_own_metric(key.metric) else self._config.rule_for(*key)
+        return Admitted(series, key, rule) if rule is not None or policy.groups_of(key) else None
 
     def _name_scores(self) -> None:
         numbers = {key: series for series, key in enumerate(self.table.keys)}
@@ -227,7 +246,8 @@ class Replayer:
         derived, code, scored = posted.take(mine), code[mine], _scored(posted.take(mine), found)
         order = np.lexsort((derived.t_ms, code))
         starts = np.flatnonzero(np.diff(code[order], prepend=-1))
-        for at in np.split(order, starts[1:]) if len(order) else ():
+        for start, end in pairwise([*starts.tolist(), len(order)]):
+            at = order[start:end]
             name = self._name_of[int(code[at[0]])]
             self._take(name, derived.t_ms[at], derived.value[at], int(scored[at].sum()))
 
