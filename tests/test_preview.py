@@ -299,9 +299,9 @@ def told(*of: Forecast) -> str:
         (
             [forecast(30), forecast(0, origin="replayed", first_ms=T0 + 5 * DAY)],
             (
-                "would have fired 30 times in 7 days on 1 of 2 devices: dev-0 30; the alert would have been open "
-                "most of the time on dev-0; scores of 1 replayed from the samples; dev-1 only for the last 2 "
-                "days at most"
+                "would have fired 30 times in 7 days on 1 of 2 devices: dev-0 30; the alert would have been "
+                "open most of the time on dev-0; scores of 1 replayed from the samples; dev-1 only for the "
+                "last 2 days at most"
             ),
         ),
     ],

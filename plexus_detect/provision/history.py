@@ -16,6 +16,7 @@ from plexus_detect.backtest.moments import Span
 from plexus_detect.backtest.platform import History, discover
 from plexus_detect.backtest.replay import Admitted, in_order
 from plexus_detect.backtest.run import warm_from_ms
+from plexus_detect.backtest.selection import Selection
 from plexus_detect.backtest.shards import unit_of
 from plexus_detect.client import Client
 from plexus_detect.config import Config
@@ -40,7 +41,7 @@ from plexus_detect.training.trainer import InlineTrainer, require
 Progress = Callable[[float], None]
 
 _KIND_OF = {suffix: kind for kind, suffix in SUFFIX.items()}
-_FLEET = frozenset({Kind.FLEET_ZSCORE, Kind.FLEET_ZSCORE_RAW})
+_FLEET = frozenset({Kind.FLEET_ZSCORE, Kind.FLEET_ZSCORE_RAW, Kind.FLEET_EVENT})
 _PAID = (Kind.ZSCORE, Kind.FLEET_ZSCORE, Kind.ANOMALY)
 
 # Bits of a time in ms, beside which the number of a series has room in 64.
@@ -151,7 +152,10 @@ class Replayer:
         self.asked = dict(self._askable(sorted(wanted)))
         kinds = {kind for _key, kind in self.asked}
         raw = {Kind.ZSCORE_RAW, Kind.FLEET_ZSCORE_RAW}
-        policy = replace(policy_of(config), kinds=frozenset(kinds | raw))
+        # Scores against the fleet need also whom only the reading shows; others no fleet too small to score.
+        self._selection = None if kinds & _FLEET else Selection(config)
+        policy = self._selection.policy if self._selection else policy_of(config)
+        policy = replace(policy, kinds=frozenset(kinds | raw))
         if Kind.ANOMALY not in kinds:
             # Groups of metrics have no part in other scores, and their models take long.
             policy = replace(policy, groups=())
@@ -187,7 +191,10 @@ class Replayer:
         first, n = self._known == 0, len(self.table)
         if n == self._known:
             return
-        new = [each for i in range(self._known, n) if (each := self._admitted(i)) is not None]
+        if self._selection is not None:
+            new = self._selection.admit(self.table.keys, self._known)
+        else:
+            new = [each for i in range(self._known, n) if (each := self._admitted(i)) is not None]
         self._known = n
         self._is_chosen = np.append(self._is_chosen, np.zeros(n - len(self._is_chosen), np.bool_))
         asked = {key for key, _kind in self.asked}
@@ -256,7 +263,7 @@ def _scored(derived: Derived, found: Evaluation) -> Bool:
     """Which derived points have a score of their own: the others are zeros that close alerts."""
     out = np.zeros(len(derived), np.bool_)
     every, rows = found.derived, found.groups.take(np.isfinite(found.groups.value))
-    of_fleet = np.isin(derived.kind, [int(kind) for kind in _FLEET])
+    of_fleet = np.isin(derived.kind, (Kind.FLEET_ZSCORE, Kind.FLEET_ZSCORE_RAW))
     of_group = derived.kind == Kind.ANOMALY
     for mine, series, t_ms in (
         (of_fleet, *_places(every, Kind.FLEET_ZSCORE_RAW)),
