@@ -229,21 +229,33 @@ def test_what_is_kept_costs_nothing() -> None:
 
 
 def test_a_plan_is_shown_without_its_preview() -> None:
-    """A key that may not read, and a platform that fails, give one sentence in place of the preview."""
+    """A key that may not read, a platform that fails, and one whose store fails, which answers with nothing,
+    give one sentence in place of the preview, for measured values and for scores alike."""
     house = AlarmHouse()
     house.live([("dev-1", "t", T0 + n * MINUTE, 4.0) for n in range(30)], T0 + HOUR)
-    plan, _preview = previewed(house, [threshold("dev-1", "t", max=3)], days=0)
+    plans = [previewed(house, [threshold("dev-1", name, max=3)], days=0)[0] for name in ("t", "t.zscore")]
 
-    async def run(key: str) -> list[str]:
+    async def run(key: str, plan: Plan) -> str:
         transport = httpx.ASGITransport(app=house.box.app)
         async with Client(Endpoints(URL, URL, URL), key, transport=transport) as client:
-            return (await forecasts(PAGES, client, plan, 2)).lines()
+            (line,) = (await forecasts(PAGES, client, plan, 2)).lines()
+            return line
 
-    (line,) = asyncio.run(run(WRITE_KEY))
-    assert line.startswith("no preview of firings: it needs a key that may read telemetry (scope read): ")
-    house.box.faults.add("status", route="/api/v1/telemetry", status=422)
-    (line,) = asyncio.run(run(house.box.key))
-    assert line.startswith("no preview of firings: the history cannot be read: GET ")
+    for plan in plans:
+        line = asyncio.run(run(WRITE_KEY, plan))
+        assert line.startswith("no preview of firings: the key may not read telemetry: GET ")
+        assert "reading telemetry needs read" in line
+        house.box.faults.add("status", route="/api/v1/telemetry", status=422)
+        line = asyncio.run(run(house.box.key, plan))
+        assert line.startswith("no preview of firings: the history cannot be read: GET ")
+        house.box.faults.clear()
+        house.box.faults.add("empty")
+        line = asyncio.run(run(house.box.key, plan))
+        assert "the app shows no point of t of dev-1, but the read API has 30 or more" in line
+        house.box.faults.add("store_down")
+        line = asyncio.run(run(house.box.key, plan))
+        assert "has no preview: the app shows none, and the read API does not confirm it: GET " in line
+        house.box.faults.clear()
     house.box.close()
 
 
@@ -280,10 +292,10 @@ def told(*of: Forecast) -> str:
         ([forecast(0), forecast(3)], "would have fired 3 times in 7 days on 1 of 2 devices: dev-1 3"),
         (
             [forecast(2, 0), forecast(0, 1), forecast(9, 30)],
-            "would have fired 11 times in 7 days on 2 of 3 devices (now: 31 times on 2): dev-2 9, dev-0 2",
+            "would have fired 11 times in 7 days on 2 of 3 devices (now: 31 on 2): dev-2 9, dev-0 2",
         ),
         ([forecast(1, 1)], "would have fired once in 7 days on 1 of 1 device (as now): dev-0 1"),
-        ([forecast(0, 4)], "would not have fired in 7 days on 1 device (now: 4 times on 1)"),
+        ([forecast(0, 4)], "would not have fired in 7 days on 1 device (now: 4 on 1)"),
         ([forecast(None, 4)], "fired 4 times on 1 of 1 device in 7 days and would no more"),
         (
             [forecast(1)] * 7,

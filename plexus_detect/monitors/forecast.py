@@ -156,9 +156,10 @@ def _sentence(of: Of, days: float) -> str:
     if not seen:
         return f"has no preview: {_remarks(of)}"
     devices = f"{len(of)} device{'s' * (len(of) != 1)}"
-    had = f"{_times(sum(now.values()))} on {len(_fired(now))}"
+    had = f"{sum(now.values())} on {len(_fired(now))}"
     if not then:
-        return f"fired {had} of {devices} in {_days(days)} and would no more"
+        fired = f"fired {_times(sum(now.values()))} on {len(_fired(now))} of {devices}"
+        return f"{fired} in {_days(days)} and would no more"
     if _fired(then):
         told = f"would have fired {_times(sum(then.values()))} in {_days(days)}"
         told += f" on {len(_fired(then))} of {devices}"

@@ -20,6 +20,7 @@ from plexus_detect.backtest.selection import Selection
 from plexus_detect.backtest.shards import unit_of
 from plexus_detect.client import Client
 from plexus_detect.config import Config
+from plexus_detect.errors import ApiError, ContractError, TransientError
 from plexus_detect.evaluate import Evaluation, State, evaluate
 from plexus_detect.monitors import scored_metric
 from plexus_detect.policy import policy_of, poll_params
@@ -37,6 +38,7 @@ from plexus_detect.series import (
     is_own_metric,
 )
 from plexus_detect.training.trainer import InlineTrainer, require
+from plexus_detect.wire import decode_raw_times, raw_params
 
 Progress = Callable[[float], None]
 
@@ -65,6 +67,25 @@ async def settled_ms(client: Client, config: Config) -> int:
     reader = Reader(client, SeriesTable(), poll, config.plexus.concurrency)
     await reader.check()
     return reader.now_ms() - poll.settle_ms
+
+
+async def doubt_of_silence(client: Client, key: SeriesKey, span: Span) -> str:
+    """Why one may doubt that a series has no points in the period, although the app showed none; else empty.
+
+    The app answers without rows also when its store fails (contract section 2); the read API says so.
+    Raises TransientError when that has rows.
+    """
+    params = raw_params(key.metric, span.from_ms, span.to_ms)
+    try:
+        rows = len(decode_raw_times(await client.raw_rows(key.source, params)))
+    except (ApiError, ContractError) as error:
+        return f"the app shows none, and the read API does not confirm it: {error}"
+    if rows:
+        raise TransientError(
+            f"the app shows no point of {key.metric} of {key.source}, but the read API has {rows} or more; "
+            "try again when the app shows them"
+        )
+    return ""
 
 
 async def read_stored(
@@ -135,6 +156,9 @@ async def read_replayed(
         replay.step(part.points, part.to_ms)
         progress((part.to_ms - whole.from_ms) / (whole.to_ms - whole.from_ms))
     replay.finish()
+    samples = sorted({key for key, _kind in replay.asked if replay.reads(*key)})
+    if not replay.seen and samples and (doubt := await doubt_of_silence(client, samples[0], span)):
+        return {**dict.fromkeys(replay.asked.values(), doubt), **replay.reasons}
     return replay.reasons
 
 
@@ -142,7 +166,8 @@ class Replayer:
     """The worker's path for the series that scores under ``wanted`` names depend on.
 
     ``table`` are the series that are known: whoever reads adds to it and calls ``admit``. ``asked`` maps the
-    scored series and the kind of score to the name, ``reasons`` says of the others why there are none.
+    scored series and the kind of score to the name, ``reasons`` says of the others why there are none;
+    ``seen`` counts samples.
     """
 
     def __init__(self, config: Config, wanted: Collection[SeriesKey], span: Span, take: Take) -> None:
@@ -167,7 +192,7 @@ class Replayer:
         self._chosen: set[SeriesKey] = set()
         self._is_chosen = np.zeros(0, np.bool_)
         self._name_of: dict[int, SeriesKey] = {}
-        self._known = 0
+        self._known = self.seen = 0
         for key, kind in self.asked:
             if kind is not Kind.ANOMALY:
                 self.table.add(*key)
@@ -236,7 +261,9 @@ class Replayer:
         """Take all points up to ``now_ms`` that are newer than those before."""
         known = points.series < len(self._is_chosen)
         points = points if known.all() else points.take(known)
-        self._evaluate(in_order(points.take(self._is_chosen[points.series])), now_ms)
+        points = points.take(self._is_chosen[points.series])
+        self.seen += len(points)
+        self._evaluate(in_order(points), now_ms)
 
     def finish(self) -> None:
         """Let the fleets see what they still wait for."""

@@ -15,7 +15,7 @@ from plexus_detect.monitors import Key, Plan, scored_metric
 from plexus_detect.monitors.firing import Engine, engine
 from plexus_detect.monitors.forecast import Forecast, Preview
 from plexus_detect.options import progress_bar
-from plexus_detect.provision.history import Progress, read_replayed, read_stored, settled_ms
+from plexus_detect.provision.history import Progress, doubt_of_silence, read_replayed, read_stored, settled_ms
 from plexus_detect.series import F64, I64, SeriesKey
 
 # What an offline monitor watches is no series but all of a source: it is not previewed.
@@ -73,7 +73,7 @@ async def answered(
         with progress_bar("preview of firings") as progress:
             await inquiry.read(config, client, progress, replay=replay)
     except AuthError as error:
-        return Preview(days, missing=f"it needs a key that may read telemetry (scope read): {error}")
+        return Preview(days, missing=f"the key may not read telemetry: {error}")
     except (ApiError, ContractError) as error:
         return Preview(days, missing=f"the history cannot be read: {error}")
     documents = {question.key: question.document for question in asked}
@@ -137,10 +137,14 @@ class Inquiry:
                 take=self._take,
                 progress=lambda done: progress(share * done),
             )
+        measured = sorted(self._of.keys() - ours)
+        if measured and not any(watch.points for watch in self._watches):
+            doubt = await doubt_of_silence(client, measured[0], self._span)
+            self._reasons = dict.fromkeys(measured, doubt)
         self._replayed = {key for key in ours if not any(watch.points for watch in self._of[key])}
         if self._replayed:
             try:
-                self._reasons = await read_replayed(
+                self._reasons |= await read_replayed(
                     client,
                     config,
                     self._replayed,
@@ -149,7 +153,7 @@ class Inquiry:
                     progress=lambda done: progress(share + (1 - share) * done),
                 )
             except (ConfigError, ModelError) as error:
-                self._reasons = dict.fromkeys(self._replayed, f"the scores cannot be replayed: {error}")
+                self._reasons |= dict.fromkeys(self._replayed, f"the scores cannot be replayed: {error}")
         progress(1.0)
 
     def _take(self, key: SeriesKey, t_ms: I64, value: F64, posted: int) -> None:
