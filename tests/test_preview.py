@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from alarm_house import T0, URL, AlarmHouse, Opened, Row, bounds, opened, rough
 from backtest_week import DAY, HOUR, MINUTE, config, week
+from click.testing import CliRunner
 
 from plexus_detect import monitors, outbox
 from plexus_detect.backtest.replay import in_order
@@ -23,8 +26,10 @@ from plexus_detect.monitors import Key, Plan
 from plexus_detect.monitors.firing import Firing
 from plexus_detect.monitors.forecast import Forecast, Preview, forecast_json, forecast_markdown
 from plexus_detect.policy import policy_of
+from plexus_detect.provision import command
 from plexus_detect.provision.preview import forecasts, questions
 from plexus_detect.provision.reading import make_plan
+from plexus_detect.sandbox import Sandbox
 from plexus_detect.sandbox.settings import WRITE_KEY
 from plexus_detect.series import Derived, Points, SeriesKey, SeriesTable
 
@@ -126,7 +131,7 @@ def test_scores_that_nobody_stored_are_replayed(fleet: str) -> None:
     """Only samples are stored: monitors on their scores fire as on a platform to which the worker posted the
     scores of the same samples one by one. Stored scores are taken as they are, unless told otherwise."""
     settings = config(fleet__enabled=fleet, **QUICK)
-    keys, points = week(devices=7, metrics=2, samples=300, seed=3)
+    keys, points = week(devices=7, metrics=2, samples=220, seed=3)
     rows, end = raw(keys, points), int(points.t_ms.max()) + 2 * MINUTE
     scores = [row for row in posted_by_the_worker(keys, points, settings) if row[1].startswith("m0.")]
     names = ("m0.zscore", "m0.fleet_zscore")
@@ -259,6 +264,26 @@ def test_a_plan_is_shown_without_its_preview() -> None:
     house.box.close()
 
 
+def test_the_command_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``monitors plan`` tells the preview with the plan; ``--days 0`` leaves it out."""
+    (tmp_path / "hot.json").write_text(json.dumps(threshold("dev-*", "t", max=3)))
+    monkeypatch.chdir(tmp_path)
+    with Sandbox() as box:
+        now_ms = time.time_ns() // 1_000_000
+        box.load(("dev-1", "t", now_ms - n * MINUTE, 4.0 * (n == 30)) for n in range(1, 60))
+        for name in ("PLEXUS_ENDPOINT", "PLEXUS_GATEWAY_URL", "PLEXUS_API_URL"):
+            monkeypatch.setenv(name, box.url)
+        monkeypatch.setenv("PLEXUS_API_KEY", box.key)
+        whole, short = (
+            CliRunner().invoke(command.plan, ["hot.json", *more]) for more in ((), ("--days", "0"))
+        )
+    line = "hot.json: t would have fired once in 7 days on 1 of 1 device: dev-1 1; points only in the last"
+    assert (whole.exit_code, short.exit_code) == (0, 0), whole.output
+    assert line in whole.output
+    assert "would have fired" not in short.output
+    assert "+ create threshold dev-1 t: max 3" in short.output
+
+
 def test_questions_of_a_change() -> None:
     """What the platform has is told from what is planned, field by field."""
     house = AlarmHouse()
@@ -312,8 +337,8 @@ def told(*of: Forecast) -> str:
             [forecast(30), forecast(0, origin="replayed", first_ms=T0 + 5 * DAY)],
             (
                 "would have fired 30 times in 7 days on 1 of 2 devices: dev-0 30; the alert would have been "
-                "open most of the time on dev-0; scores of 1 replayed from the samples; dev-1 only for the "
-                "last 2 days at most"
+                "open most of the time on dev-0; scores of 1 replayed from the samples; points of dev-1 only "
+                "in the last 2 days"
             ),
         ),
     ],

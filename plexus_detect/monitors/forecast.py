@@ -199,7 +199,8 @@ def _remarks(of: Of) -> str:
         parts.append(f"scores{whose} replayed from the samples")
     if late:
         of_days = max((f.to_ms - (f.first_ms or 0)) / _DAY_MS for f in late)
-        parts.append(f"{_some([s for s, f in of if f in late])} only for the last {_days(of_days)} at most")
+        whose = "" if len(late) == len(of) else f" of {_some([s for s, f in of if f in late])}"
+        parts.append(f"points{whose} only in the last {_days(of_days)}")
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for source, forecast in of:
         if forecast.reason:
