@@ -58,7 +58,8 @@ def previewed(
 
     async def run() -> tuple[Plan, Preview]:
         async with house.client() as client:
-            plan = await make_plan(client, monitors.parse(json.dumps(documents), "m.json"))
+            specs = monitors.parse(json.dumps(documents), "m.json")
+            plan = await make_plan(client, specs, ownership=monitors.Ownership(overwrite=True))
             return plan, await forecasts(settings, client, plan, days, **more)
 
     return asyncio.run(run())

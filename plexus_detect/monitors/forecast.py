@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from plexus_detect.monitors.firing import Firing
-from plexus_detect.monitors.planning import Key
+from plexus_detect.monitors.ownership import Key
 
 # Devices that a line names, and firings that the JSON form lists of each monitor and state.
 NAMED_MAX, LISTED_MAX = 5, 100

@@ -34,7 +34,7 @@ class Question:
 
 def questions(plan: Plan, *, everything: bool = False) -> list[Question]:
     """What a plan creates and changes, in its order; with ``everything`` also what it keeps."""
-    changed = {change.wanted.key: change for change in plan.changes}
+    changed = {change.key: change for change in plan.changes}
     found = []
     for wanted in plan.expansion.wanted:
         change = changed.get(wanted.key)
