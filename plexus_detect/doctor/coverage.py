@@ -10,7 +10,9 @@ from plexus_detect.config.rules import any_of
 from plexus_detect.doctor.findings import Finding, fail, ok, warn
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import MonitorSpec, scored_metric
-from plexus_detect.series import SUFFIX, Kind, is_own_metric
+from plexus_detect.monitors.posting import Posting
+from plexus_detect.provision.posting import posting_of
+from plexus_detect.series import is_own_metric
 
 Pair = tuple[str, str]
 EXAMPLES = 3
@@ -108,27 +110,23 @@ def monitors(
     config: Config, specs: Sequence[MonitorSpec], found: Collection[Pair] | None
 ) -> Iterator[Finding]:
     """Whether what the documents watch is what this configuration posts; ``found`` None: not known."""
-    silent = dict.fromkeys(sentence for spec in specs if (sentence := _never_posted(config, spec, found)))
-    for sentence in silent:
-        yield warn("monitors", sentence, "correct its metric, or the configuration")
+    posting = posting_of(config)
+    silent = dict.fromkeys(said for spec in specs if (said := _never_posted(posting, spec, found)))
+    for sentence, to_do in silent:
+        yield warn("monitors", sentence, to_do)
     yield ok("monitors", f"{len(specs):,} documents in {config.monitors.path}")
 
 
-def _never_posted(config: Config, spec: MonitorSpec, found: Collection[Pair] | None) -> str | None:
-    """Why the score that a document watches is never posted; None when it may be, or is none of ours."""
+def _never_posted(
+    posting: Posting, spec: MonitorSpec, found: Collection[Pair] | None
+) -> tuple[str, str] | None:
+    """Why the score that a document watches is never posted, and what to do; None when it may be, or is none
+    of ours."""
     base = scored_metric(spec.metric)
     if base is None or spec.parts.keys() == {"offline"}:
         return None
-    suffix = spec.metric.removeprefix(base)
-    if suffix.removeprefix(".") not in config.post.series:
-        return f"{spec.origin} watches {spec.metric}, but post.series has no {suffix.removeprefix('.')}"
-    groups = [group.name for group in config.detectors]
-    if suffix == SUFFIX[Kind.ANOMALY]:
-        return None if base in groups else f"{spec.origin} watches {spec.metric}, but detectors has no {base}"
-    sources = {source for source, metric in found or () if metric == base}
-    if sources and all(config.rule_for(source, base) is None for source in sources):
-        return f"{spec.origin} watches {spec.metric}, but no rule of series takes {base}"
-    return None
+    never = posting.never(spec.metric, {source for source, metric in found or () if metric == base})
+    return never and (f"{spec.origin} watches {spec.metric}, but {never.why}", never.to_do)
 
 
 def documents_missing(config: Config, error: ConfigError, *, given: bool) -> Finding:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.provision.lint import lint
 from plexus_detect.provision.review import review
 from plexus_detect.provision.shared import force_option, ledger_of, overwrites, own_source, path_argument
 from plexus_detect.redaction import visible
@@ -119,5 +120,5 @@ async def _apply(config: Config, path: Path | None, *, force: bool) -> bool:
     return result.ok
 
 
-for command in (review,):
+for command in (review, lint):
     monitors.add_command(command)

@@ -9,7 +9,7 @@ from plexus_detect import monitors
 from plexus_detect.monitors import Existing, KnownSources, MonitorSpec, Ownership, Plan
 from plexus_detect.provision.api import MonitorApi
 from plexus_detect.retry import retried
-from plexus_detect.wire import decode_fleet_health, decode_monitors, decode_sources
+from plexus_detect.wire import SourceRow, decode_fleet_health, decode_monitors, decode_sources
 
 
 async def make_plan(
@@ -29,18 +29,26 @@ async def make_plan(
     """
     existing = await existing_monitors(api)
     sources = decode_sources(await retried(api.sources))
-    slug_of = {row.slug: row.slug for row in sources} | {row.id: row.slug for row in sources}
-    missing = own not in slug_of and any(spec.source == own for spec in specs)
-    known = KnownSources(
-        slug_of=slug_of | ({own: own} if missing else {}),
-        # No device: a glob does not reach it.
-        devices=tuple(sorted(r.slug for r in sources if r.source_type == "device" and r.slug != own)),
-    )
+    known, missing = known_sources(sources, specs, own)
     metrics: dict[str, tuple[str, ...]] = {}
     if any(monitors.needs_metric_names(spec) for spec in specs):
         metrics = decode_fleet_health(await retried(api.fleet_health))
     plan = monitors.plan(monitors.expand(specs, known, metrics, existing), existing, ownership, prune=prune)
     return replace(plan, source=own if missing else "")
+
+
+def known_sources(
+    sources: Sequence[SourceRow], specs: Sequence[MonitorSpec], own: str
+) -> tuple[KnownSources, bool]:
+    """What documents may be about, with ``own``, and whether that one has yet to be made for them."""
+    slug_of = {row.slug: row.slug for row in sources} | {row.id: row.slug for row in sources}
+    missing = own not in slug_of and any(spec.source == own for spec in specs)
+    known = KnownSources(
+        slug_of=slug_of | ({own: own} if missing else {}),
+        # No device: a glob does not reach it.
+        devices=tuple(sorted({r.slug for r in sources if r.source_type == "device" and r.slug != own})),
+    )
+    return known, missing
 
 
 async def existing_monitors(api: MonitorApi) -> tuple[Existing, ...]:
