@@ -186,19 +186,20 @@ class _Linter:
             return
         sent_by = self._joined(base) if kind == JOINT else {base or metric}
         enough = min(JOINED_MIN, len(sent_by))
+        made = metric if base is None else f"{metric} is made from {_either(sent_by)}, which"
         if len(sent_by & set(lately)) >= enough:
             self._fleet_of(monitor, base, kind)
         elif ever is not None and not ever:
             self._silent(monitor, "nothing has ever come from this source")
         elif ever is not None and len(sent_by & set(ever)) >= enough:
-            self._silent(monitor, f"{_either(sent_by)} did not come in the last hour{self._since(monitor)}")
+            self._silent(monitor, f"{made} did not come in the last hour{self._since(monitor)}")
         elif ever is not None:
             measured = [name for name in ever if not is_own_metric(name)]
             guess = near(base or metric, measured) if kind != JOINT else ""
             self._found.add(
                 "unknown-metric",
                 monitor.origin,
-                f"{_either(sent_by)} never came from this source{' (' + metric + ')' if base else ''}",
+                f"{made} never came from its source",
                 f"correct the metric, or send it first{guess}",
                 source,
             )

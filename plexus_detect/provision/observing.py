@@ -110,13 +110,15 @@ def decode_hours(body: bytes) -> dict[str, Hours]:
 
 
 def observed(hours: Hours) -> Observed:
-    """What the hours of one metric say. The interval is an estimate: hours without any point do not count."""
+    """What the hours of one metric say. The interval is an estimate from hours with points; the first and the
+    last are not whole, and so are left out."""
     lows = [value for value in hours.min if value is not None]
     highs = [value for value in hours.max if value is not None]
     count = sum(hours.count)
     interval: float | None = None
     if count > len(hours.count):
-        interval = HOUR_MS / median(hours.count)
+        whole = hours.count[1:-1]
+        interval = HOUR_MS / median(whole) if whole else None
     elif len(hours.timestamp_ms) > 1:
         interval = median(b - a for a, b in pairwise(sorted(hours.timestamp_ms)))
     return Observed(
