@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors.documents import LEAVE, MonitorSpec, filled, near
-from plexus_detect.monitors.expansion import KnownSources, expand
+from plexus_detect.monitors.expansion import KnownSources, expand, scored_metric
 from plexus_detect.monitors.lintbounds import Observed, check_history, check_threshold
 from plexus_detect.monitors.lintrules import Finding, Findings
 from plexus_detect.monitors.model import Existing, Expansion, Wanted
@@ -272,7 +273,8 @@ def reach(
             found.add("claimed-twice", monitor.origin, what, to_do, source)
         for note in expansion.notes:
             origin, sentence = _split(note, origins)
-            found.add("reaches-nothing", origin, sentence, "correct it, or wait for one")
+            what, to_do = _idle(sentence, [s for s in specs if s.origin == origin], known, metrics)
+            found.add("reaches-nothing", origin, what, to_do)
     for spec in specs:
         if not _is_glob(spec.source) and spec.source not in known.slug_of:
             what = f"source {spec.source!r} is unknown to the platform"
@@ -301,6 +303,20 @@ def _split(note: str, origins: Sequence[str]) -> tuple[str, str]:
     """The document that a note is about, and what it says."""
     of = max((o for o in origins if note.startswith(f"{o}: ")), key=len, default="")
     return of, note.removeprefix(f"{of}: ")
+
+
+def _idle(
+    note: str, specs: Sequence[MonitorSpec], known: KnownSources, metrics: Mapping[str, Collection[str]]
+) -> tuple[str, str]:
+    """Why a document reaches nothing, and what to do: where its source is right, its metric may be wrong."""
+    spec = next((spec for spec in specs if any(fnmatchcase(d, spec.source) for d in known.devices)), None)
+    base = spec and (scored_metric(spec.metric) or spec.metric)
+    if spec is None or not base or _is_glob(base):
+        return note, "correct it, or wait for one"
+    devices = [device for device in known.devices if fnmatchcase(device, spec.source)]
+    sent = {name for device in devices for name in metrics.get(device, ()) if not is_own_metric(name)}
+    what = f"no device like {spec.source!r} sent {base} in the last hour"
+    return what, f"correct it, or wait for one{near(base, sent)}"
 
 
 def patterns_of(specs: Sequence[MonitorSpec], own: str) -> KnownSources:
