@@ -78,6 +78,15 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("gone: error: no such file or directory; it should hold ")
 
 
+def test_patterns_without_a_platform() -> None:
+    """Offline a glob is no mistake for reaching nothing, and one that covers another document is."""
+    documents = [threshold(source="dev-[12]"), threshold(source="*"), threshold(source="dev-9")]
+    specs = [spec for i, one in enumerate(documents) for spec in monitors.parse(json.dumps(one), f"{i}.json")]
+    found = examined_offline(Config(), specs).findings
+    assert [(one.place[0], one.rule) for one in found] == [("2.json", "claimed-twice")]
+    assert examined_offline(Config(), specs[:1]).findings == ()
+
+
 def test_a_key_is_needed_to_ask(tmp_path: Path) -> None:
     """Without --offline the platform is asked, and without a key that is a mistake of the configuration."""
     (tmp_path / "m.json").write_text(json.dumps(threshold()))
