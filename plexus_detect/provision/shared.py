@@ -10,6 +10,7 @@ import click
 # What takes long to import is imported when a command runs, so that --help answers at once.
 if TYPE_CHECKING:
     from plexus_detect.config import Config
+    from plexus_detect.provision.backups import Backups
     from plexus_detect.provision.ledger import FileLedger
 
 path_argument = click.argument("path", required=False, type=click.Path(path_type=Path))
@@ -34,3 +35,10 @@ def ledger_of(config: Config) -> FileLedger:
     from plexus_detect.provision.manifestfile import ManifestFile
 
     return FileLedger(ManifestFile(config.manifest(), config.monitors.owner, config.plexus.endpoint))
+
+
+def backups_of(config: Config) -> Backups:
+    """The backups of this deployment."""
+    from plexus_detect.provision.backups import Backups
+
+    return Backups(config.manifest(), config.monitors.owner, config.plexus.endpoint)
