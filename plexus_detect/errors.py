@@ -93,3 +93,9 @@ class UnsafePlanError(PlexusDetectError):
     """A monitor plan that would do more harm than its author can have meant."""
 
     exit_code = 5
+
+
+class BusyError(PlexusDetectError):
+    """Another run of ours is at work on the same; worth trying again later."""
+
+    exit_code = 75

@@ -59,8 +59,11 @@ def warn(config: Config, config_paths: Sequence[Path]) -> None:
         event(log, logging.WARNING, "config_warning", msg=warning)
 
 
-def client_of(config: Config) -> Client:
-    """A client for the configured platform. Raises ConfigError when there is no key."""
+def client_of(config: Config, *, requests_per_s: int | None = None) -> Client:
+    """A client for the configured platform, at its own rate where one is given.
+
+    Raises ConfigError when there is no key.
+    """
     from plexus_detect.client import Client, Endpoints
 
     plexus = config.plexus
@@ -71,7 +74,7 @@ def client_of(config: Config) -> Client:
         endpoints,
         config.require_api_key(),
         timeout_s=plexus.timeout_ms / 1000,
-        requests_per_s=plexus.requests_per_s,
+        requests_per_s=requests_per_s or plexus.requests_per_s,
     )
 
 

@@ -148,16 +148,29 @@ def test_an_offline_monitor_of_a_run_that_was_killed_is_ours() -> None:
 
 
 def test_a_replacement_that_was_killed_halfway_is_finished() -> None:
-    """Old and new are there, both ours: the old one is a second one, for prune."""
+    """Old and new are there, both ours: what is left is the delete of the old one."""
     own = ours(there(AWAY, timeout_seconds=300))
     half = compared([wanted(AWAY, timeout_seconds=600)], [there(AWAY, timeout_seconds=300)], own)
     owned = Manifest(owned=own.owned).expecting(half).owned
     have = [there(AWAY, timeout_seconds=300), there(AWAY, "new", timeout_seconds=600)]
     found = compared([wanted(AWAY, timeout_seconds=600)], have, Ownership(owned=owned))
+    (change,) = found.changes
+    assert (change.action, change.method, change.body) == ("replace", "DELETE", {"offline_id": "i"})
+    failed = Manifest(owned=owned).settled(found, have, NOW)
+    assert sorted(entry.id for entry in failed.owned) == ["i", "new"]
+    again = compared([wanted(AWAY, timeout_seconds=600)], have, Ownership(owned=failed.owned))
+    assert again.changes == found.changes
+    done = failed.settled(again, have[1:], NOW)
+    assert [(entry.id, entry.sent) for entry in done.owned] == [("new", None)]
+
+
+def test_a_second_one_of_ours_is_for_prune() -> None:
+    """Where no replacement was begun, apply deletes nothing."""
+    have = [there(AWAY, "a"), there(AWAY, "b")]
+    owned = tuple(ours(monitor).owned[0] for monitor in have)
+    found = compared([wanted(AWAY)], have, Ownership(owned=owned))
     assert found.changes == ()
-    assert [change.body for change in found.stale] == [{"offline_id": "i"}]
-    manifest = Manifest(owned=owned).settled(found, have, NOW)
-    assert sorted(entry.id for entry in manifest.owned) == ["i", "new"]
+    assert [change.body for change in found.stale] == [{"offline_id": "b"}]
 
 
 # ---- deletes ---------------------------------------------------------------------------------------------

@@ -225,6 +225,9 @@ class MonitorsConfig(Section):
         default="keep",
         description="Name what a person edited on the platform, or set it right like --force.",
     )
+    requests_per_s: Annotated[int, Field(ge=1, le=1000), Number] = Field(
+        default=200, description="Requests a second of the monitors commands, as plexus.requests_per_s."
+    )
 
 
 class LogConfig(Section):

@@ -21,13 +21,14 @@ from plexus_detect.monitors.model import (
     merged,
 )
 from plexus_detect.monitors.ownership import Key, Owned, Ownership
-from plexus_detect.monitors.planning import is_ours, plan
+from plexus_detect.monitors.planning import SAME, distance, is_ours, plan
 from plexus_detect.monitors.rendering import render
 
 __all__ = [
     "DEFAULTS",
     "LEAVE",
     "OWNER",
+    "SAME",
     "Change",
     "Existing",
     "Expansion",
@@ -41,6 +42,7 @@ __all__ = [
     "Problem",
     "Targets",
     "Wanted",
+    "distance",
     "existing_from",
     "expand",
     "is_ours",

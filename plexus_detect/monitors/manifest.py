@@ -46,7 +46,7 @@ class Manifest:
         entries = {(entry.key, entry.id): entry for entry in self.owned}
         for change in plan.changes:
             wanted = change.wanted
-            if wanted is None:
+            if wanted is None or change.method == "DELETE":
                 continue
             new = change.action == "create" or (change.key[2] == "offline" and change.action == "replace")
             found_id = "" if new or change.found is None else change.found.id
@@ -55,6 +55,14 @@ class Manifest:
                 at = next((place for place in entries if place[0] == change.key), at)
             prior = entries.get(at) or Owned(change.key, None, wanted.targets, found_id, wanted.origin, "")
             entries[at] = replace(prior, sent=wanted.settings)
+            if change.action == "replace" and change.found is not None:
+                # Whichever run finds both from now on knows that the old one is to go.
+                old = change.found
+                at = (change.key, old.id)
+                prior = entries.get(at) or Owned(
+                    *at[:1], old.settings, old.targets, old.id, wanted.origin, ""
+                )
+                entries[at] = replace(prior, sent=wanted.settings)
         return replace(self, owned=tuple(entries.values()))
 
     def ended(self, run: LastRun) -> Manifest:

@@ -95,10 +95,16 @@ class _Comparison:
         if mine and distance(wanted, best) != SAME:
             best = min(mine, key=lambda m: distance(wanted, m))
         twice = [m for m in mine if m is not best]
+        if twice and distance(wanted, best) == SAME and self._is_unfinished(wanted.key):
+            return _finished(wanted, twice[0])
         self.stale += [_deletion(m, "a second one on its source") for m in twice]
         if len(found) - len(twice) > 1:
             self.notes.append(f"{wanted.key[0]} has {len(found)} offline monitors, and each of them notifies")
         return self._compared(wanted, best)
+
+    def _is_unfinished(self, key: Key) -> bool:
+        """Whether a run began to replace an offline monitor and ended before the delete of the old one."""
+        return any(entry.id and entry.sent is not None for entry in self._ours.of(key))
 
     def _compared(self, wanted: Wanted, found: Existing) -> Change | Problem | None:
         fields = _differences(wanted, found)
@@ -144,7 +150,7 @@ def _entry(found: Existing, ours: Ownership) -> Owned | None:
     if found.key[2] != "offline":
         return entries[0] if entries else None
     known = [entry for entry in entries if entry.id == found.id]
-    sent = [entry for entry in entries if entry.sent is not None and entry.made(found.settings, None)]
+    sent = [e for e in entries if not e.id and e.sent is not None and e.made(found.settings, None)]
     return next(iter(known + sent), None)
 
 
@@ -169,6 +175,11 @@ def _differences(wanted: Wanted, found: Existing) -> Fields:
 
 def _targets_hold(wanted: Wanted, found: Existing) -> bool:
     return wanted.targets in (LEAVE, found.targets)
+
+
+def _finished(wanted: Wanted, old: Existing) -> Change:
+    why = "the new one is there, the old one is still to be deleted"
+    return Change("replace", wanted.key, wanted, old, (), "DELETE", {"offline_id": old.id}, why)
 
 
 # -- what is ours and no longer wanted

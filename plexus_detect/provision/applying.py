@@ -11,7 +11,7 @@ from typing import Protocol
 from plexus_detect import monitors
 from plexus_detect.errors import ApiError, AuthError, ContractError, TransientError
 from plexus_detect.heartbeat import NAME as OWN_NAME
-from plexus_detect.monitors import Change, Existing, Plan
+from plexus_detect.monitors import Change, Existing, Key, Plan
 from plexus_detect.provision.api import MonitorApi
 from plexus_detect.provision.reading import existing_monitors
 from plexus_detect.retry import retried
@@ -126,7 +126,8 @@ class _Run:
         body = dict(change.body)
         if change.method == "DELETE":
             await self._delete(body)
-        elif change.method == "PATCH":
+            return
+        if change.method == "PATCH":
             await retried(partial(self._api.patch_monitor, body))
         else:
             await retried(partial(self._api.create_monitor, body))
@@ -148,10 +149,12 @@ async def _still_missing(api: MonitorApi, plan: Plan, on_result: Say) -> Sequenc
     """
     if not any(_must_not_repeat(change) for change in plan.work):
         return plan.work
-    present = {monitor.key for monitor in await existing_monitors(api)}
+    present: dict[Key, list[Existing]] = {}
+    for monitor in await existing_monitors(api):
+        present.setdefault(monitor.key, []).append(monitor)
     work: list[Change] = []
     for change in plan.work:
-        if _must_not_repeat(change) and change.key in present:
+        if _must_not_repeat(change) and _is_there(change, present.get(change.key, [])):
             on_result(f"kept {change.label}: it exists by now, the next plan compares it")
         else:
             work.append(change)
@@ -159,7 +162,16 @@ async def _still_missing(api: MonitorApi, plan: Plan, on_result: Say) -> Sequenc
 
 
 def _must_not_repeat(change: Change) -> bool:
-    return change.action == "create" and change.key[2] in ("offline", "event")
+    new = change.action == "create" or (change.action == "replace" and change.method == "POST")
+    return new and change.key[2] in ("offline", "event")
+
+
+def _is_there(change: Change, found: Sequence[Existing]) -> bool:
+    """Whether a new monitor is there already; of a replacement, the one that was to take its place."""
+    if change.found is None or change.wanted is None:
+        return bool(found)
+    wanted, old = change.wanted, change.found
+    return any(m.id != old.id and monitors.distance(wanted, m) == monitors.SAME for m in found)
 
 
 async def _read_back(api: MonitorApi, plan: Plan, *, reads_max: int = 3) -> tuple[Plan, tuple[Existing, ...]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from plexus_detect import monitors
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import MonitorSpec
+from plexus_detect.provision.planfile import is_plan_file
 
 SCHEMA_SUFFIX = ".schema.json"
 
@@ -14,11 +15,17 @@ SCHEMA_SUFFIX = ".schema.json"
 def load_specs(path: Path, *, size_bytes_max: int = 1 << 20) -> tuple[MonitorSpec, ...]:
     """The documents of one JSON file, or of every ``*.json`` of a directory in name order.
 
-    Files named ``*.schema.json`` are schemas, not monitors. Raises ConfigError, one sentence each: a path
+    Files named ``*.schema.json`` are schemas, not monitors, and neither is a saved plan. Raises
+    ConfigError, one sentence each: a path
     that does not exist, a file that cannot be read or is larger than ``size_bytes_max``, a document that is
     wrong, and nothing to load at all, since an empty directory is more often a wrong path than a wish.
     """
-    specs = [spec for file in _files(path) for spec in monitors.parse(_read(file, size_bytes_max), str(file))]
+    specs = [
+        spec
+        for file in _files(path)
+        if not is_plan_file(file)
+        for spec in monitors.parse(_read(file, size_bytes_max), str(file))
+    ]
     if not specs:
         raise ConfigError(
             f"{path}: no monitor in it; put at least one *.json file there or name another path"

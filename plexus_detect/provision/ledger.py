@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from plexus_detect.monitors import Manifest, Ownership, Plan
+from plexus_detect.monitors.backup import changes_what_exists
 from plexus_detect.monitors.manifest import LastRun
 from plexus_detect.provision.applying import ApplyResult
+from plexus_detect.provision.backups import Backups
 from plexus_detect.provision.manifestfile import ManifestFile, utc_now
 
 
 class FileLedger:
-    """The manifest of one deployment. Methods raise ConfigError for a file that cannot be used."""
+    """The manifest of one deployment, and a backup of what ``command`` is about to change.
 
-    def __init__(self, file: ManifestFile) -> None:
+    Methods raise ConfigError for a file that cannot be used.
+    """
+
+    def __init__(self, file: ManifestFile, backups: Backups, command: str) -> None:
         self._file = file
+        self._backups = backups
+        self._command = command
         self._manifest = file.load()
 
     def ownership(self, *, mark: bool, overwrite: bool) -> Ownership:
@@ -20,7 +27,9 @@ class FileLedger:
         return Ownership(self._manifest.owner, self._manifest.owned, mark=mark, overwrite=overwrite)
 
     def expect(self, plan: Plan) -> None:
-        """Write down what the plan is about to make; nothing where it makes nothing."""
+        """Write down what the plan is about to make, and keep what it changes or deletes as it is now."""
+        if changes_what_exists(plan.work):
+            self._backups.write(plan.work, self._command)
         if plan.changes:
             self._keep(self._manifest.expecting(plan))
 

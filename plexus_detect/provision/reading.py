@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from plexus_detect import monitors
 from plexus_detect.monitors import Existing, KnownSources, MonitorSpec, Ownership, Plan
+from plexus_detect.monitors.freshness import missing, still_to_do
 from plexus_detect.provision.api import MonitorApi
 from plexus_detect.retry import retried
 from plexus_detect.wire import SourceRow, decode_fleet_health, decode_monitors, decode_sources
@@ -49,6 +50,17 @@ def known_sources(
         devices=tuple(sorted({r.slug for r in sources if r.source_type == "device" and r.slug != own})),
     )
     return known, missing
+
+
+async def rechecked(api: MonitorApi, made: Plan, ours: Ownership) -> Plan:
+    """What is left to do of a plan that was made before, by one reading, or two where one lacks something.
+
+    Raises UnsafePlanError when the plan no longer fits.
+    """
+    now = await existing_monitors(api)
+    if missing(made, now):
+        now = monitors.merged(now, await existing_monitors(api))
+    return still_to_do(made, now, ours)
 
 
 async def existing_monitors(api: MonitorApi) -> tuple[Existing, ...]:

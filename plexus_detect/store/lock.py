@@ -1,4 +1,4 @@
-"""One worker a state file: a lock that ends with its process, and a note beside it of who holds it."""
+"""One process a file: a lock that ends with its process, and a note beside it of who holds it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ _WORD_MAX = 100
 
 @dataclass(frozen=True)
 class Holder:
-    """The worker that holds a state file."""
+    """The process that holds a file."""
 
     pid: int
     host: str
@@ -35,16 +36,24 @@ class Holder:
     def __str__(self) -> str:
         return f"pid {self.pid} on host {self.host} since {self.started}"
 
+    def age_s(self, now_ms: int) -> int | None:
+        """For how long it has held it, in seconds; None where its clock or its note cannot be right."""
+        try:
+            age_s = now_ms / 1000 - datetime.fromisoformat(self.started).timestamp()
+        except (ValueError, OverflowError):
+            return None
+        return int(age_s) if age_s >= 0 else None
 
-class WorkerLock:
+
+class FileLock:
     """Held from its making on for as long as this process lives, however it ends, or until ``close``.
 
     The lock is SQLite's exclusive one on the file ``<path>.lock``; ``<path>.holder`` only names who holds it,
-    and says nothing when nobody does. Raises StoreError when another worker has it.
+    and says nothing when nobody does. Raises what ``busy`` makes of ``path`` when another holds it, and
+    SQLite's own errors where there can be no lock.
     """
 
-    def __init__(self, path: str) -> None:
-        _require_file(path)
+    def __init__(self, path: str, busy: Callable[[str], Exception]) -> None:
         self._holder = f"{path}.holder"
         make_private(f"{path}.lock")
         self._lock = sqlite3.connect(f"{path}.lock", timeout=LOOK_S, isolation_level=None)
@@ -54,7 +63,7 @@ class WorkerLock:
             self._lock.close()
             if "locked" not in str(error):
                 raise
-            raise in_use(path) from None
+            raise busy(path) from None
         except BaseException:
             self._lock.close()
             raise
@@ -78,8 +87,16 @@ class WorkerLock:
         """Give the lock back."""
         with contextlib.suppress(OSError):
             Path(self._holder).unlink(missing_ok=True)
-        # The lock file stays: unlinking it could give two workers a lock each, on two files of one name.
+        # The lock file stays: unlinking it could give two processes a lock each, on two files of one name.
         self._lock.close()
+
+
+class WorkerLock(FileLock):
+    """The lock of one worker on its state file. Raises StoreError when another worker has it."""
+
+    def __init__(self, path: str) -> None:
+        _require_file(path)
+        super().__init__(path, in_use)
 
 
 def _require_file(path: str) -> None:
@@ -97,7 +114,7 @@ def _require_file(path: str) -> None:
 
 def in_use(path: str) -> StoreError:
     """The error for a state file that another worker holds, named if it is known."""
-    holder = _read_holder(path)
+    holder = noted_holder(path)
     named = f" ({holder})" if holder else ""
     return StoreError(
         f"state file {path} is in use by another worker{named}; stop it, or give this one another state.path"
@@ -120,10 +137,10 @@ def is_held(path: str) -> bool:
 
 def holder_of(path: str) -> Holder | None:
     """Who holds the state file; None when nobody does, or nobody knows who."""
-    return _read_holder(path) if is_held(path) else None
+    return noted_holder(path) if is_held(path) else None
 
 
-def _read_holder(path: str) -> Holder | None:
+def noted_holder(path: str) -> Holder | None:
     """The named holder, unless the name is unreadable, garbage, or of a process that has ended."""
     try:
         with Path(f"{path}.holder").open("rb") as file:
