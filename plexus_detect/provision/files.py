@@ -16,9 +16,9 @@ def load_specs(path: Path, *, size_bytes_max: int = 1 << 20) -> tuple[MonitorSpe
     """The documents of one JSON file, or of every ``*.json`` of a directory in name order.
 
     Files named ``*.schema.json`` are schemas, not monitors, and neither is a saved plan. Raises
-    ConfigError, one sentence each: a path
-    that does not exist, a file that cannot be read or is larger than ``size_bytes_max``, a document that is
-    wrong, and nothing to load at all, since an empty directory is more often a wrong path than a wish.
+    ConfigError, one sentence each: a path that does not exist, a file that cannot be read or is larger than
+    ``size_bytes_max``, a document that is wrong, and nothing to load at all, since an empty directory is more
+    often a wrong path than a wish.
     """
     specs = [
         spec

@@ -14,7 +14,12 @@ _START_CHARS = 200
 
 
 def write_plan(path: Path, plan: Plan, endpoint: str) -> None:
-    """Keep a plan for a later run; nobody else may read it. Raises ConfigError."""
+    """Keep a plan for a later run; nobody else may read it.
+
+    Raises ConfigError, also where something else than a saved plan is: it may be a document.
+    """
+    if path.exists() and not is_plan_file(path):
+        raise ConfigError(f"{path}: something else than a saved plan is there; name another file")
     text = saved(plan, endpoint, made=utc_now(), program=__version__).to_json()
     try:
         write_whole(path, text)
