@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,11 @@ import click
 
 from plexus_detect import clock
 from plexus_detect.errors import BusyError, ConfigError
-from plexus_detect.store.lock import FileLock, noted_holder
 
+# What takes long to import is imported when a command runs, so that --help answers at once.
 if TYPE_CHECKING:
     from plexus_detect.config import Config
+    from plexus_detect.store.lock import FileLock
 
 
 class DurationOption(click.ParamType[float]):
@@ -77,6 +77,10 @@ def locked(config: Config, timeout_s: float = 0.0) -> Iterator[None]:
 
 
 def _taken(manifest: Path, deadline_s: float) -> FileLock:
+    import sqlite3
+
+    from plexus_detect.store.lock import FileLock
+
     while True:
         try:
             return FileLock(str(manifest), _busy)
@@ -92,6 +96,8 @@ def _taken(manifest: Path, deadline_s: float) -> FileLock:
 
 
 def _busy(path: str) -> BusyError:
+    from plexus_detect.store.lock import noted_holder
+
     holder = noted_holder(path)
     age_s = None if holder is None else holder.age_s(clock.now_ms())
     named = "" if holder is None else f" ({holder}{'' if age_s is None else f', for {age_s} s'})"
