@@ -8,6 +8,7 @@ Field names, defaults and upsert rules are those of the platform's ``/api/monito
 from plexus_detect.monitors.documents import DEFAULTS, LEAVE, MonitorSpec, Targets, parse
 from plexus_detect.monitors.expansion import KnownSources, expand, needs_metric_names, scored_metric
 from plexus_detect.monitors.manifest import Manifest
+from plexus_detect.monitors.markdown import Cost, markdown
 from plexus_detect.monitors.marks import OWNER
 from plexus_detect.monitors.model import (
     Change,
@@ -22,7 +23,8 @@ from plexus_detect.monitors.model import (
 )
 from plexus_detect.monitors.ownership import Key, Owned, Ownership
 from plexus_detect.monitors.planning import SAME, distance, is_ours, plan
-from plexus_detect.monitors.rendering import render
+from plexus_detect.monitors.rendering import painted, render
+from plexus_detect.monitors.values import values
 
 __all__ = [
     "DEFAULTS",
@@ -30,6 +32,7 @@ __all__ = [
     "OWNER",
     "SAME",
     "Change",
+    "Cost",
     "Existing",
     "Expansion",
     "Key",
@@ -47,10 +50,13 @@ __all__ = [
     "expand",
     "is_ours",
     "label",
+    "markdown",
     "merged",
     "needs_metric_names",
+    "painted",
     "parse",
     "plan",
     "render",
     "scored_metric",
+    "values",
 ]
