@@ -15,6 +15,7 @@ from plexus_detect.config import Config
 from plexus_detect.health import Health, serve_health
 from plexus_detect.meters import Meters, Traffic
 from plexus_detect.notify import Notifier
+from plexus_detect.provision.figures import Provisioned
 from plexus_detect.redaction import redact
 from plexus_detect.vitals import Vitals, liveness, readiness
 
@@ -38,6 +39,7 @@ class Outside:
         )
         self.vitals.started(clock.monotonic_s(), clock.now_ms())
         self.meters = Meters(self.vitals)
+        self.meters.registry.register(Provisioned(config.manifest()))
         self.notifier = Notifier(environ)
         self._listen = config.health.listen
         self._files = [Path(f"{config.state.path}{end}") for end in ("", "-wal")]

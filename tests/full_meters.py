@@ -7,15 +7,18 @@ from types import SimpleNamespace
 
 from plexus_detect import clock
 from plexus_detect.bucket import RetryBudget
+from plexus_detect.families import Families
 from plexus_detect.histogram import Histogram
 from plexus_detect.meters import Meters
+from plexus_detect.monitors.manifest import LastRun
+from plexus_detect.provision.figures import figures
 from plexus_detect.report import Standing, TickReport
 from plexus_detect.training.trainer import FIT_BOUNDS_S
 from plexus_detect.vitals import Vitals
 
 
 def full_meters() -> Meters:
-    """A worker that has polled, posted, saved and given its sign of life."""
+    """A worker that has polled, posted, saved and given its sign of life; monitors were applied."""
     vitals = Vitals(5000, 1000, 100, state_open=True, lock_held=True)
     vitals.started(clock.monotonic_s(), clock.now_ms())
     vitals.fits = Histogram(FIT_BOUNDS_S)
@@ -27,6 +30,8 @@ def full_meters() -> Meters:
     meters = Meters(vitals)
     meters.absorb(report)
     meters.attach(SimpleNamespace(answers=Counter({"200": 2}), waited_s=0.0), RetryBudget())
+    run = LastRun("2026-11-27T10:00:00Z", 4, 3, 1, 1)
+    meters.registry.register(Families(figures(run)))
     return meters
 
 

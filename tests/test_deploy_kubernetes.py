@@ -52,7 +52,7 @@ def variables(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_follow_the_schemas(version: str) -> None:
     """Every manifest is one that the cluster takes, with no key it does not know."""
-    assert len(MANIFESTS) == 5
+    assert len(MANIFESTS) == 6
     for document in MANIFESTS:
         kubernetes_validate.validate(document, version, strict=True)
 
@@ -121,6 +121,16 @@ def test_runs_of_the_monitors_do_not_overlap() -> None:
     """A slow run and the next one are kept apart, and a run that hangs is ended."""
     assert MONITORS["concurrencyPolicy"] == "Forbid"
     assert MONITORS["jobTemplate"]["spec"]["activeDeadlineSeconds"] <= 900
+
+
+def test_the_manifest_outlives_a_run() -> None:
+    """What is ours is written where the pod has its claim mounted, the only place that it may write to."""
+    config = load_config([], variables("monitors") | {"PLEXUS_API_KEY_FILE": ""})
+    mounts = {mount["name"]: mount["mountPath"] for mount in container("monitors")["volumeMounts"]}
+    (volume,) = (v for v in PODS["monitors"]["spec"]["volumes"] if "persistentVolumeClaim" in v)
+    assert str(config.manifest().parent) == mounts[volume["name"]]
+    claim = of_kind("PersistentVolumeClaim")["metadata"]["name"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim
 
 
 def test_monitors_are_read_as_the_kubelet_mounts_them(tmp_path: Path) -> None:

@@ -93,6 +93,17 @@ def test_state_is_in_the_state_directory(tmp_path: Path) -> None:
     assert config.models.parent == config.state.path.parent
 
 
+def test_both_services_have_one_manifest(tmp_path: Path) -> None:
+    """What is ours is written into the folder of the worker's state, by the same user: the worker sees when
+    monitors were last applied."""
+    units = [EXAMPLES / f"systemd/plexus-detect{name}.service" for name in ("", "-monitors")]
+    none = {"PLEXUS_API_KEY_FILE": ""}
+    worker, monitors = (load_config([], settings(unit, tmp_path, tmp_path) | none) for unit in units)
+    assert worker.manifest() == monitors.manifest()
+    assert keys(units[0])["StateDirectory"] == keys(units[1])["StateDirectory"]
+    assert keys(units[1])["User"] == [units[0].stem]
+
+
 def test_the_service_leaves_and_comes_back() -> None:
     """systemd waits longer than the worker needs to leave, takes a terminated one for a clean end, starts it
     again whatever ended it, and never gives up, but for what only a person can mend: configuration."""

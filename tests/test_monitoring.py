@@ -147,6 +147,14 @@ COURSES = [
         "8m",
     ),
     ("Restarting", 'plexus_detect_start_time_seconds{instance="w"}', "0+9x20", "2m", "12m"),
+    (
+        "MonitorsNotApplied",
+        'plexus_detect_monitors_last_run_timestamp_seconds{instance="w"}',
+        "-86100x20",
+        "9m",
+        "14m",
+    ),
+    ("MonitorsFailed", 'plexus_detect_monitors{instance="w",state="failed"}', "0x2 3x60", "29m", "40m"),
     ("KeyTrouble", 'plexus_detect_http_requests_total{instance="w",code="403"}', "0x9 0+5x20", "9m", "14m"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from deployment import options
 from fakes import FakeMonitorApi
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,7 +133,9 @@ def test_crontab_is_one_cron_line() -> None:
     (entry,) = [line for line in lines if line and not line.startswith(("#", "MAILTO=", "PATH=", "PLEXUS_"))]
     *when, command = entry.split(maxsplit=5)
     assert all(set(field) <= set("0123456789*/,-") for field in when)
-    assert command.endswith("plexus-detect monitors apply")
+    _cd, _and, program, *words = shlex.split(command)[1:]
+    assert program == "plexus-detect"
+    assert options(words)["path"] == Path("/etc/plexus-detect/monitors")
     assert "%" not in command  # cron would end the command there
 
 

@@ -72,6 +72,7 @@ def examined(
         yield warn("series", f"not known which there are: {why}")
     yield from local.learned(config)
     yield from _monitors(config, known, given=("monitors", "path") in origins)
+    yield from local.manifest(config)
     yield verdicts.heartbeat(config, answers)
     yield from local.machine(config)
 

@@ -155,6 +155,29 @@ def learned(config: Config) -> Iterator[Finding]:
         yield ok("learned", f"{group.name} by {how}, models: {have}")
 
 
+def manifest(config: Config) -> Iterator[Finding]:
+    """What is ours of the platform's monitors, since when, and whether that can be written down."""
+    from plexus_detect.provision.manifestfile import ManifestFile
+
+    path = config.manifest()
+    folder = path.resolve().parent
+    try:
+        held = ManifestFile(path, config.monitors.owner, config.plexus.endpoint).load()
+    except ConfigError as error:
+        yield warn("manifest", str(error))
+        return
+    if held.last_run is None and not held.owned:
+        told = f"{path}: none yet; the first apply writes it"
+    else:
+        since = held.last_run.at if held.last_run else "never"
+        told = f"{path}: monitors of {held.owner}: {len(held.owned):,}, last applied {since}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        found = f"{told}; {folder} may not be written" if folder.is_dir() else f"{folder} does not exist"
+        yield warn("manifest", found, "where monitors are applied, change that or set monitors.manifest")
+    else:
+        yield ok("manifest", told)
+
+
 def machine(config: Config) -> Iterator[Finding]:
     """Time zones and versions, for whoever reads the report elsewhere."""
     now = datetime.fromtimestamp(clock.now_ms() / 1000).astimezone()

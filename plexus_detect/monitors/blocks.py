@@ -43,8 +43,8 @@ class Block:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources that it is about, in the plan's order."""
-        return tuple(change.key[0] for change in self.changes)
+        """The sources that it is about, by name."""
+        return tuple(sorted(change.key[0] for change in self.changes))
 
     @property
     def monitor(self) -> str:

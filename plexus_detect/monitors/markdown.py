@@ -58,16 +58,17 @@ def markdown(
     fit into ``chars_max`` is left out, which the last sentence then says.
     """
     found = blocks((*plan.changes, *plan.stale))
+    later = "" if plan.prune else ", by prune"
     head = [MARK, f"**Monitors, {summary(plan)}**", ""]
     if costs:
         head += [f"Firings in the last {days:g} days: {_total(costs)}.", ""]
     if plan.source:
         head += [f"The source {code(plan.source)} is made first.", ""]
     if plan.stale and not plan.prune:
-        head += ["Nothing is deleted by apply; what is to be deleted waits for `monitors prune`.", ""]
+        head += [f"`monitors apply` deletes nothing; `monitors prune` would delete {len(plan.stale)}.", ""]
     problems = [(f"* **{problem.kind}**: {code(problem.sentence)}", 1) for problem in plan.problems]
     notes = [(f"* {code(note)}", 1) for note in plan.notes]
-    rows = [(_row(block, costs or {}), len(block.changes)) for block in found]
+    rows = [(_row(block, costs or {}, later), len(block.changes)) for block in found]
     sections = [
         _list(problems, "For a person:", "problems"),
         _table(rows[:OPEN_MAX], costs, days),
@@ -100,14 +101,14 @@ def _table(rows: Sequence[tuple[str, int]], costs: Mapping[Key, Cost] | None, da
     return _Section(head, rows, [""], "changes")
 
 
-def _row(block: Block, costs: Mapping[Key, Cost]) -> str:
+def _row(block: Block, costs: Mapping[Key, Cost], later: str) -> str:
     first = block.first
     monitor = f"{first.key[2]} {code(first.key[1])}" if first.key[1] else first.key[2]
     many = len(block.changes) > 1
     told = [block.settings(), *block.fields()]
     settings = "<br>".join(code(text) for text in told if text)
     cells = [
-        f"{SIGNS[first.action]} {first.action}",
+        f"{SIGNS[first.action]} {first.action}{later if first.action == 'delete' else ''}",
         monitor,
         f"{len(block.changes)} devices" if many else code(first.key[0]),
         "<br>".join(filter(None, [settings, first.why])),

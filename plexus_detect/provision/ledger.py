@@ -40,8 +40,9 @@ class FileLedger:
         self._keep(self._manifest.settled(plan, result.seen, run.at), run)
 
     def adopt(self, plan: Plan) -> None:
-        """Of a plan with nothing to do: what is as wanted already is ours."""
-        self._keep(self._manifest.settled(plan, plan.seen, utc_now()))
+        """Of a plan with nothing to do: what is as wanted already is ours, and that a run found it so."""
+        now = utc_now()
+        self._keep(self._manifest.settled(plan, plan.seen, now), LastRun(now, 0, 0, 0, 0))
 
     def _keep(self, manifest: Manifest, run: LastRun | None = None) -> None:
         self._manifest = manifest if run is None else manifest.ended(run)
