@@ -19,8 +19,7 @@ from plexus_detect.doctor import local
 from plexus_detect.monitors.manifest import LastRun, Manifest
 from plexus_detect.monitors.model import Expansion
 from plexus_detect.provision.figures import Provisioned
-from plexus_detect.provision.ledger import FileLedger
-from plexus_detect.provision.manifestfile import ManifestFile
+from plexus_detect.provision.shared import ledger_of
 
 RUN = LastRun("2026-11-27T10:00:00Z", 4, 3, 1, 2)
 
@@ -94,10 +93,8 @@ def test_no_manifest_at_all_fails_a_scrape(tmp_path: Path, content: bytes) -> No
 
 def test_a_run_with_nothing_to_do_is_a_run(tmp_path: Path) -> None:
     """Its time is written down, so that who waits for the next one knows that there was one."""
-    path = tmp_path / "m.json"
-    ledger = FileLedger(ManifestFile(path, "plexus-detect", ""))
-    ledger.adopt(monitors.plan(Expansion((), (), ()), ()))
-    found = told(path)
+    ledger_of(config_of(tmp_path)).adopt(monitors.plan(Expansion((), (), ()), ()))
+    found = told(tmp_path / "m.json")
     assert found.pop("plexus_detect_monitors_last_run_timestamp_seconds") > 1.7e9
     assert found == {"planned": 0, "applied": 0, "drifted": 0, "failed": 0}
 
