@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from plexus_detect.config import Config, load_config
 from plexus_detect.doctor import local
 from plexus_detect.monitors.manifest import LastRun, Manifest
 from plexus_detect.monitors.model import Expansion
+from plexus_detect.outside import Outside
 from plexus_detect.provision.figures import Provisioned
 from plexus_detect.provision.shared import ledger_of
 
@@ -139,3 +141,10 @@ def test_doctor_warns_of_a_manifest_that_is_no_use(
     assert sentence in found.found
     (missing,) = local.manifest(config_of(tmp_path / "nowhere"))
     assert (missing.level, missing.found) == ("warn", f"{tmp_path}/nowhere does not exist")
+
+
+def test_the_worker_tells_it(tmp_path: Path) -> None:
+    """The manifest of its configuration is among the worker's own figures."""
+    kept(tmp_path / "m.json")
+    registry = Outside(config_of(tmp_path), asyncio.Event(), {}).meters.registry
+    assert registry.get_sample_value("plexus_detect_monitors", {"state": "failed"}) == 2
