@@ -18,6 +18,7 @@ from plexus_detect import monitors
 from plexus_detect.monitors import Cost, KnownSources, Ownership, Plan, Wanted
 from plexus_detect.monitors.markdown import MARK, code
 from plexus_detect.monitors.model import Expansion, Problem
+from plexus_detect.provision.showing import Outlook, show
 from plexus_detect.redaction import visible
 
 NOBODY = Ownership()
@@ -277,3 +278,14 @@ def test_a_comment_has_its_limit(n: int) -> None:
     assert text.count("<details>") == text.count("</details>") >= 1
     assert "Left out, since a comment has its limit: " in text.splitlines()[-1]
     assert text.splitlines()[-1].endswith("lists all.")
+
+
+def test_each_form_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is, without colours where there is no terminal, each with what it shows of an outlook."""
+    plan, key = plan_of(wanted("dev-1")), ("dev-1", "t.zscore", "threshold")
+    show(plan, outlook=Outlook(7, {key: ["fires"]}))
+    assert capsys.readouterr().out.splitlines() == monitors.render(plan, {key: ["fires"]})
+    show(plan, "json", outlook=Outlook(7, objects={key: {"then": 1}}))
+    assert json.loads(capsys.readouterr().out)["changes"][0]["forecast"] == {"then": 1}
+    show(plan, "markdown", outlook=Outlook(7, costs={key: Cost(None, 1)}))
+    assert capsys.readouterr().out == monitors.markdown(plan, {key: Cost(None, 1)}, 7)
