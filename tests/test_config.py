@@ -126,6 +126,17 @@ def test_yaml_json_and_toml_mean_the_same(tmp_path: Path) -> None:
     assert configs[0] != load_config([], {})
 
 
+def test_variables_and_targets_of_monitors(tmp_path: Path) -> None:
+    """A variable keeps its type, and null is a value of one, unlike anywhere else."""
+    target = "e233e2c1-a252-48fd-acea-7f1ccedb2bce"
+    content = (
+        f"monitors: {{path: , vars: {{a: 3, b: '3', c: true, d: , e: 1.5}}, targets: {{ops: {target}}}}}"
+    )
+    config = load(tmp_path, content).monitors
+    assert repr(config.vars) == "{'a': 3, 'b': '3', 'c': True, 'd': None, 'e': 1.5}"
+    assert (config.targets, config.path) == ({"ops": target}, Path("monitors"))
+
+
 def test_later_files_go_over_earlier_ones_key_by_key(tmp_path: Path) -> None:
     """Sections are merged, lists are replaced as a whole, and a key without a value is a key not given."""
     config = load(

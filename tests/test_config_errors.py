@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from plexus_detect.config import Config, load_config
-from plexus_detect.config.document import BYTES_MAX, DEPTH_MAX, VALUES_MAX
 from plexus_detect.errors import ConfigError
+from plexus_detect.positions import BYTES_MAX, DEPTH_MAX, VALUES_MAX
 
 KEY = "plx_0123456789abcdefABCDEF0123456789"
 DURATION = "write one like 500ms, 30s, 5m, 2h or 14d"
@@ -151,6 +151,20 @@ MISTAKES = {
         f"f.yaml:1: plexus.endpoint: a URL with a user name or a password is refused; {URL}"
     ),
     "plexus: {api_key: 5}": "f.yaml:1: plexus.api_key: the value is not text; put it in quotes",
+    "monitors: {vars: {a b: 1}}": (
+        "f.yaml:1: monitors.vars.'a b': 'a b' is not the name of a variable; "
+        "use letters, digits, dashes and underscores"
+    ),
+    "monitors: {vars: {a: [1]}}": (
+        "f.yaml:1: monitors.vars.a: a list is not a text, a number, true, false or null; write one of these"
+    ),
+    "monitors: {vars: {a: .inf}}": (
+        "f.yaml:1: monitors.vars.a: inf is not a finite number; write one such as 10"
+    ),
+    "monitors: {targets: {ops: slack}}": (
+        "f.yaml:1: monitors.targets.ops: 'slack' is not the id of an integration; "
+        "copy it (a UUID) from the platform's settings"
+    ),
     "poll:\n  interval: 1s\n  interval: 2s": (
         "f.yaml:3: poll.interval: is given twice (first on line 2); remove one of them"
     ),
@@ -218,7 +232,7 @@ def test_one_sentence_says_where_what_and_what_to_do(content: str, tmp_path: Pat
             '{"a": ' + "9" * 5000 + "}",
             "f.json: is not valid JSON: a number is too long; shorten it",
         ),
-        ("f.toml", "[poll]\ninterval = '5x'", f"f.toml: poll.interval: '5x' is not a duration; {DURATION}"),
+        ("f.toml", "[poll]\ninterval = '5x'", f"f.toml:2: poll.interval: '5x' is not a duration; {DURATION}"),
         ("f.toml", "[poll]\ninterval = x", "f.toml:2: is not valid TOML: Invalid value; correct that line"),
         (
             "f.toml",

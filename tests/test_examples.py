@@ -98,7 +98,7 @@ def test_the_group_of_motors_learns_and_is_watched(tmp_path: Path) -> None:
             return done.stdout + done.stderr
 
         config = ["--config", str(ROOT / "examples/motor_group.yaml")]
-        applied = ran("monitors", "apply", str(ROOT / "examples/monitors"))
+        applied = ran("monitors", "apply", str(ROOT / "examples/monitors/motor.anomaly.json"))
         ran("run", "--once", *config)
         now = int(time.time() * 1000)
         box.load((source, metric, now, value) for source, metric, _, value in past[-3:])

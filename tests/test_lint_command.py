@@ -21,6 +21,7 @@ from plexus_detect.errors import ConfigError
 from plexus_detect.provision.files import load_specs
 from plexus_detect.provision.lint import examined_offline, lint_notes
 from plexus_detect.provision.reading import make_plan
+from plexus_detect.provision.shared import specs_of
 from plexus_detect.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,10 @@ def test_shipped_documents_are_clean() -> None:
     report = examined_offline(Config(), load_specs(ROOT / "monitors"))
     assert (report.findings, report.documents > 0) == ((), True)
     motors = load_config([ROOT / "examples/motor_group.yaml"], {})
-    assert examined_offline(motors, load_specs(ROOT / "examples/monitors")).findings == ()
+    assert examined_offline(motors, load_specs(ROOT / "examples/monitors/motor.anomaly.json")).findings == ()
+    rooms = load_config([ROOT / "examples/fleet_of_fifty.yaml"], {})
+    specs = specs_of(rooms, ROOT / "examples/monitors/cold-rooms.yaml")
+    assert examined_offline(rooms, specs).findings == ()
     fleet = {f"dev-{i}": ("temperature", "humidity") for i in range(5)}
     files = [file for file in (ROOT / "monitors").glob("*.json") if "schema" not in file.name]
     documents = [json.loads(file.read_text()) for file in files]
@@ -40,7 +44,7 @@ def test_shipped_documents_are_clean() -> None:
 
 def test_example_of_another_configuration_is_an_error() -> None:
     """The documents of a group say so where no such group is configured."""
-    report = examined_offline(Config(), load_specs(ROOT / "examples/monitors"))
+    report = examined_offline(Config(), load_specs(ROOT / "examples/monitors/motor.anomaly.json"))
     assert {one.rule for one in report.findings} == {"not-posted"}
 
 

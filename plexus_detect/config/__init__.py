@@ -1,7 +1,7 @@
 """Configuration: files and environment, validated once into one frozen value."""
 
 from plexus_detect.config.detectors import DetectorConfig
-from plexus_detect.config.document import KeyPath, Origin, key_text
+from plexus_detect.config.document import Origin
 from plexus_detect.config.exposure import readable_by_others
 from plexus_detect.config.load import load_config, load_config_with_origins, variable_names
 from plexus_detect.config.models import (
@@ -12,12 +12,12 @@ from plexus_detect.config.models import (
     HealthConfig,
     HeartbeatConfig,
     LogConfig,
-    MonitorsConfig,
     PlexusConfig,
     PollConfig,
     PostConfig,
     StateConfig,
 )
+from plexus_detect.config.monitors import MonitorsConfig
 from plexus_detect.config.rules import (
     CohortConfig,
     DetectConfig,
@@ -28,6 +28,7 @@ from plexus_detect.config.rules import (
 )
 from plexus_detect.config.schema import config_schema
 from plexus_detect.config.values import Span, duration_ms, format_duration, per_day
+from plexus_detect.positions import KeyPath, key_text
 
 __all__ = [
     "API_URL",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from plexus_detect.config.document import BYTES_MAX
+from plexus_detect.positions import BYTES_MAX
 
 _KEY = re.compile(rb"plx_[A-Za-z0-9+/=_-]{8,}")
 

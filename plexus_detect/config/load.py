@@ -14,14 +14,16 @@ from typing import Any, cast
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from plexus_detect.config.document import DEPTH_MAX, Document, KeyPath, Origin, config_error, read_document
+from plexus_detect.config.document import Document, Origin, read_document
 from plexus_detect.config.mistakes import first_mistake, near_match, origin_of, section_keys
 from plexus_detect.config.models import Config
+from plexus_detect.positions import DEPTH_MAX, KeyPath, config_error
 
 ENV_PREFIX = "PLEXUS_DETECT_"
 ENV_DELIMITER = "__"
 KEY_FILE_BYTES_MAX = 4096
 
+_NULLS_COUNT: KeyPath = ("monitors", "vars")
 _KEY_SETTINGS = {"api_key", "api_key_file"}
 _PLATFORM_VARIABLES = {
     "PLEXUS_API_KEY": "api_key",
@@ -121,16 +123,22 @@ def _merge_mappings(
     return both
 
 
-def _without_nulls(value: object, levels_max: int = DEPTH_MAX + 1) -> object:
+def _without_nulls(value: object, path: KeyPath = ()) -> object:
     """A key without a value (``poll:`` with every line below it commented out) is a key not given.
+
+    But for a variable of the monitors, for which null is a value.
 
     Raises RecursionError for JSON of a variable that is nested deeper than a file may be.
     """
-    if levels_max < 0:
+    if len(path) > DEPTH_MAX + 1:
         raise RecursionError
     if isinstance(value, dict):
-        return {key: _without_nulls(item, levels_max - 1) for key, item in value.items() if item is not None}
-    return [_without_nulls(item, levels_max - 1) for item in value] if isinstance(value, list) else value
+        return {
+            key: _without_nulls(item, (*path, key))
+            for key, item in value.items()
+            if item is not None or path == _NULLS_COUNT
+        }
+    return [_without_nulls(item, (*path, 0)) for item in value] if isinstance(value, list) else value
 
 
 def _platform_variables(env: Mapping[str, str]) -> Document:
@@ -182,7 +190,7 @@ def _own_variable(name: str, value: str) -> Document:
     section, _, key = name.lower()[len(ENV_PREFIX) :].partition(ENV_DELIMITER)
     path: KeyPath = (section, key) if key else (section,)
     try:
-        values = {key: _without_nulls(item) for key, item in _OneVariable(name, value)().items()}
+        values = {key: _without_nulls(item, (key,)) for key, item in _OneVariable(name, value)().items()}
     except (SettingsError, RecursionError):
         sentence = 'the value is not usable JSON; write a list as ["a", "b"] and a section as {"key": 1}'
         raise config_error(name, path, sentence) from None

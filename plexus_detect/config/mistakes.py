@@ -9,9 +9,10 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from plexus_detect.config.document import KeyPath, Origin, config_error
+from plexus_detect.config.document import Origin
 from plexus_detect.config.models import Config
 from plexus_detect.errors import ConfigError
+from plexus_detect.positions import KeyPath, config_error
 
 _SECRET: KeyPath = ("plexus", "api_key")
 

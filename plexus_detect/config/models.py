@@ -6,7 +6,6 @@ because the value brings its own (``interval: 5s`` is ``poll.interval_ms == 5000
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,10 +14,21 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 
 from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.exposure import unprotected
+from plexus_detect.config.monitors import MonitorsConfig
 from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
-from plexus_detect.config.values import Duration, FilePath, Glob, Number, Section, Unique, Url, Word, mistake
+from plexus_detect.config.values import (
+    Duration,
+    FilePath,
+    Glob,
+    Number,
+    Section,
+    Slug,
+    Unique,
+    Url,
+    Word,
+    mistake,
+)
 from plexus_detect.errors import ConfigError
-from plexus_detect.monitors.marks import OWNER
 
 APP_URL = "https://app.plexus.company"
 GATEWAY_URL = "https://gateway.plexus.company"
@@ -41,15 +51,6 @@ def _listens(text: str) -> str:
     return text
 
 
-def _is_slug(text: str) -> str:
-    """A slug as the platform takes it (contract section 3)."""
-    if not _SLUG.fullmatch(text):
-        raise mistake("{value} cannot be a source", "use lower-case letters, digits, dots and dashes")
-    return text
-
-
-_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
-Slug = Annotated[str, AfterValidator(_is_slug)]
 Version = Annotated[int, Number, AfterValidator(_known_version)]
 PostName = Annotated[
     Literal[
@@ -204,29 +205,6 @@ class HealthConfig(Section):
     )
     stop_within_ms: Annotated[int, Duration("1s", "5m")] = Field(
         default=10_000, alias="stop_within", description="A worker that is asked to stop has left by then."
-    )
-
-
-class MonitorsConfig(Section):
-    """What the ``monitors`` commands read and keep."""
-
-    path: FilePath = Field(default=Path("monitors"), description="A folder of JSON files, or one file.")
-    owner: Slug = Field(
-        default=OWNER,
-        description="Whose the monitors are: each deployment on a platform needs a name.",
-    )
-    manifest: FilePath | None = Field(
-        default=None, description="What is ours. Default: as state.path, ending in .monitors.json."
-    )
-    mark: bool = Field(
-        default=True, description="End a threshold's message, which reaches nobody, with [owner:digest]."
-    )
-    drift: Annotated[Literal["keep", "overwrite"], Word] = Field(
-        default="keep",
-        description="Name what a person edited on the platform, or set it right like --force.",
-    )
-    requests_per_s: Annotated[int, Field(ge=1, le=1000), Number] = Field(
-        default=200, description="Requests a second of the monitors commands, as plexus.requests_per_s."
     )
 
 

@@ -36,6 +36,9 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(day|week|month)", re.ASCII)
 _RATE_DAYS = {"day": 1, "week": 7, "month": 30}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,255}", re.ASCII)
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # A bracket of fnmatch: "]" straight after "[" or "[!" is a member, not the end. Possessive, so that
 # "[]" stays unclosed instead of matching on a second try.
 _BRACKET = re.compile(r"\[!?+\]?+[^\]]*+\]")
@@ -281,6 +284,38 @@ def one_of(name: str, known: Sequence[str]) -> str:
     return name
 
 
+def _is_slug(text: str) -> str:
+    """A slug as the platform takes it (contract section 3)."""
+    if not _SLUG.fullmatch(text):
+        raise mistake("{value} cannot be a source", "use lower-case letters, digits, dots and dashes")
+    return text
+
+
+def _variable_name(value: str) -> str:
+    """A name that ``${name}`` can refer to; raises a mistake."""
+    if not _VARIABLE_NAME.fullmatch(value):
+        raise mistake("{value} is not the name of a variable", "use letters, digits, dashes and underscores")
+    return value
+
+
+def _scalar(value: object) -> object:
+    """A single value; raises a mistake."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise mistake("{value} is not a finite number", "write one such as 10")
+    if value is not None and not isinstance(value, str | int | float):
+        raise mistake("{value} is not a text, a number, true, false or null", "write one of these")
+    return value
+
+
+def _target_id(value: str) -> str:
+    """The id of an integration; raises a mistake."""
+    if not _UUID.fullmatch(value):
+        raise mistake(
+            "{value} is not the id of an integration", "copy it (a UUID) from the platform's settings"
+        )
+    return value
+
+
 def _lower(value: object) -> object:
     """Words in capitals are the same words."""
     return value.lower() if isinstance(value, str) else value
@@ -296,6 +331,14 @@ Url = Annotated[str, AfterValidator(_base_url)]
 Name = Annotated[str, AfterValidator(_name)]
 Rate = Annotated[str, BeforeValidator(_rate)]
 Timezone = Annotated[str, AfterValidator(_timezone)]
+Slug = Annotated[str, AfterValidator(_is_slug)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+Scalar = Annotated[
+    str | int | float | bool | None,
+    PlainValidator(_scalar),
+    WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
+]
+TargetId = Annotated[str, AfterValidator(_target_id)]
 TimesLine = Annotated[
     float | Literal["auto"],
     PlainValidator(_far),

@@ -80,10 +80,10 @@ def examined(
 def _monitors(config: Config, known: set[tuple[str, str]] | None, *, given: bool) -> Iterator[Finding]:
     from plexus_detect.doctor import coverage
     from plexus_detect.errors import ConfigError
-    from plexus_detect.provision.files import load_specs
+    from plexus_detect.provision.shared import specs_of
 
     try:
-        specs = load_specs(config.monitors.path)
+        specs = specs_of(config, None)
     except ConfigError as error:
         yield coverage.documents_missing(config, error, given=given)
         return

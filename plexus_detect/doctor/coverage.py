@@ -114,7 +114,7 @@ def monitors(
     silent = dict.fromkeys(said for spec in specs if (said := _never_posted(posting, spec, found)))
     for sentence, to_do in silent:
         yield warn("monitors", sentence, to_do)
-    yield ok("monitors", f"{len(specs):,} documents in {config.monitors.path}")
+    yield ok("monitors", f"{len({spec.origin for spec in specs}):,} documents in {config.monitors.path}")
 
 
 def _never_posted(

@@ -5,7 +5,7 @@ Pure: text in, values out. ``provision`` does the reading and sending.
 Field names, defaults and upsert rules are those of the platform's ``/api/monitors``.
 """
 
-from plexus_detect.monitors.documents import DEFAULTS, LEAVE, MonitorSpec, Targets, parse
+from plexus_detect.monitors.documents import DEFAULTS, LEAVE, MonitorSpec, Targets
 from plexus_detect.monitors.expansion import KnownSources, expand, needs_metric_names, scored_metric
 from plexus_detect.monitors.manifest import Manifest
 from plexus_detect.monitors.markdown import Cost, markdown
@@ -22,8 +22,11 @@ from plexus_detect.monitors.model import (
     merged,
 )
 from plexus_detect.monitors.ownership import Key, Owned, Ownership
+from plexus_detect.monitors.parsing import parse
 from plexus_detect.monitors.planning import SAME, distance, is_ours, plan
 from plexus_detect.monitors.rendering import painted, render
+from plexus_detect.monitors.schema import monitor_schema
+from plexus_detect.monitors.shortform import Variable
 from plexus_detect.monitors.values import values
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Targets",
+    "Variable",
     "Wanted",
     "distance",
     "existing_from",
@@ -52,6 +56,7 @@ __all__ = [
     "label",
     "markdown",
     "merged",
+    "monitor_schema",
     "needs_metric_names",
     "painted",
     "parse",

@@ -65,39 +65,19 @@ class Preview:
     documents: Mapping[Key, str] = field(default_factory=dict)
     missing: str = ""
 
-    def lines(self) -> list[str]:
-        """The preview for a person, nothing where nothing is previewed."""
-        if self.missing:
-            return [f"no preview of firings: {self.missing}"]
-        return forecast_lines(self.forecasts, self.documents, self.days)
-
 
 def forecast_lines(forecasts: Mapping[Key, Forecast], documents: Mapping[Key, str], days: float) -> list[str]:
     """One line for each document and watched name: how often, on which devices, and how often now."""
     lines = []
     for (document, metric, part), keys in _groups(forecasts, documents).items():
-        told = _sentence([(key[0], forecasts[key]) for key in keys], days)
+        told = forecast_sentence({key: forecasts[key] for key in keys}, days)
         lines.append(f"{document}: {metric}{' (event)' * (part == 'event')} {told}")
     return lines
 
 
-def forecast_markdown(
-    forecasts: Mapping[Key, Forecast], documents: Mapping[Key, str], days: float
-) -> list[str]:
-    """The same as the lines of a Markdown table, for a comment on a pull request."""
-    lines = [
-        f"| document | watches | firings in {_days(days)} | devices | now | most |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
-    ]
-    for (document, metric, _part), keys in _groups(forecasts, documents).items():
-        of = [(key[0], forecasts[key]) for key in keys]
-        then, now = _counts(of, "then"), _counts(of, "now")
-        most = _devices(then) or _remarks(of)
-        planned = [sum(then.values()), f"{len(_fired(then))} of {len(of)}"] if then else ["none", "-"]
-        had = f"{sum(now.values())} on {len(_fired(now))}" if now else "-"
-        cells = [f"`{_cell(document)}`", f"`{_cell(metric)}`", *planned, had, _cell(most)]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines if len(lines) > 2 else []
+def forecast_sentence(forecasts: Mapping[Key, Forecast], days: float) -> str:
+    """What monitors that say the same of several sources would have fired, and fire now: no subject."""
+    return _sentence([(key[0], forecast) for key, forecast in forecasts.items()], days)
 
 
 def forecast_json(forecasts: Mapping[Key, Forecast], documents: Mapping[Key, str]) -> list[dict[str, Any]]:
@@ -223,10 +203,6 @@ def _times(n: int) -> str:
 
 def _days(days: float) -> str:
     return "1 day" if days == 1 else f"{days:.2g} days" if days < 10 else f"{days:.0f} days"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _stamp(t_ms: int) -> str:

@@ -14,7 +14,7 @@ import click
 
 from plexus_detect.errors import ApiError, ConfigError, ContractError
 from plexus_detect.options import client_of, config_option, configured, tell
-from plexus_detect.provision.shared import own_source, path_argument
+from plexus_detect.provision.shared import own_source, path_argument, specs_of, var_option
 
 # What takes long to import is imported when a command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Report:
 @click.command()
 @path_argument
 @config_option
+@var_option
 @click.option("--offline", is_flag=True, help="Ask the platform nothing: works without a key.")
 @click.option("--strict", is_flag=True, help="Exit 1 for warnings too.")
 @click.option("--output", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
@@ -62,19 +63,13 @@ def lint(
     """
     config = configured(config_paths)
     try:
-        specs = _specs(config, path)
+        specs = specs_of(config, path)
     except ConfigError as error:
         _print(_unreadable(str(error), path or config.monitors.path), output)
         sys.exit(EXIT_UNREADABLE)
     report = examined_offline(config, specs) if offline else asyncio.run(_asked(config, specs))
     _print(report, output)
     sys.exit(1 if report.errors or (strict and report.warnings) else 0)
-
-
-def _specs(config: Config, path: Path | None) -> tuple[MonitorSpec, ...]:
-    from plexus_detect.provision.files import load_specs
-
-    return load_specs(path or config.monitors.path)
 
 
 def _unreadable(sentence: str, path: Path) -> Report:

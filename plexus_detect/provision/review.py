@@ -11,6 +11,7 @@ import click
 
 from plexus_detect.errors import ConfigError
 from plexus_detect.options import client_of, config_option, configured, tell
+from plexus_detect.provision.shared import specs_of, var_option
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ DAY_MS = 86_400_000
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @config_option
+@var_option
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="The period.")
 @click.option(
     "--min-verdicts",
@@ -66,11 +68,10 @@ def review(
 async def _found(config: Config, path: Path | None, days: int, verdicts_min: int) -> list[Finding]:
     from plexus_detect import clock
     from plexus_detect.provision.alerts import read_alerts
-    from plexus_detect.provision.files import load_specs
     from plexus_detect.provision.findings import findings
     from plexus_detect.provision.reading import make_plan
 
-    specs = load_specs(path or config.monitors.path)
+    specs = specs_of(config, path)
     async with client_of(config) as client:
         own = config.heartbeat.source if config.heartbeat.enabled else ""
         plan = await make_plan(client, specs, own)

@@ -14,6 +14,7 @@ import click
 # What takes long to import is imported when a command runs, so that --help answers at once.
 if TYPE_CHECKING:
     from plexus_detect.monitors import Cost, Key, Plan
+    from plexus_detect.monitors.forecast import Preview
 
 Form = Literal["text", "json", "markdown"]
 
@@ -36,6 +37,40 @@ class Outlook:
     lines: Mapping[Key, Sequence[str]] = field(default_factory=dict)
     objects: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
     costs: Mapping[Key, Cost] = field(default_factory=dict)
+
+
+def outlook_of(plan: Plan, preview: Preview, *, full: bool = False) -> Outlook:
+    """What a preview says of a plan's changes, in each form in which a plan is shown."""
+    from plexus_detect.monitors import Cost
+    from plexus_detect.monitors.blocks import blocks
+    from plexus_detect.monitors.forecast import forecast_json, forecast_sentence
+
+    known = preview.forecasts
+    lines: dict[Key, Sequence[str]] = {}
+    for block in blocks(plan.changes, full=full):
+        mine = {key: known[key] for key in block.keys if key in known}
+        lines[block.keys[0]] = [forecast_sentence(mine, preview.days)] if mine else []
+
+    def count(firings: Sequence[object] | None) -> int | None:
+        return None if firings is None else len(firings)
+
+    objects = forecast_json(known, preview.documents)
+    return Outlook(
+        preview.days,
+        lines,
+        {(told["source"], told["metric"], told["part"]): told for told in objects},
+        {key: Cost(count(forecast.now), count(forecast.then)) for key, forecast in known.items()},
+    )
+
+
+def notes_of(plan: Plan, preview: Preview) -> tuple[str, ...]:
+    """What a preview says that belongs to no change: of what is kept, and why there is none."""
+    from plexus_detect.monitors.forecast import forecast_lines
+
+    changed = {change.key for change in plan.changes}
+    kept = {key: forecast for key, forecast in preview.forecasts.items() if key not in changed}
+    missing = [f"no preview of firings: {preview.missing}"] if preview.missing else []
+    return (*forecast_lines(kept, preview.documents, preview.days), *missing)
 
 
 def show(plan: Plan, output: Form = "text", *, full: bool = False, outlook: Outlook | None = None) -> None:

@@ -18,7 +18,7 @@ from plexus_detect.backtest.csvfile import read_points
 from plexus_detect.backtest.labels import read_labels
 from plexus_detect.config import load_config
 from plexus_detect.errors import PlexusDetectError
-from plexus_detect.monitors.planning import existing_from
+from plexus_detect.monitors import KnownSources, existing_from, expand
 from plexus_detect.provision.files import load_specs
 from plexus_detect.redaction import sentence
 from plexus_detect.scoring import read_csv, score_series
@@ -26,6 +26,7 @@ from plexus_detect.series import SeriesTable
 
 ROOT = Path(__file__).parents[2]
 SEEDS, SOAK_SEEDS = 40, 10_000
+OPS = "5e9f1c52-6c40-4b0a-9d5e-2f4f3a0c1d77"
 
 YAML = (ROOT / "examples" / "motor_group.yaml").read_bytes()
 TOML = b"""[poll]
@@ -57,6 +58,22 @@ PAGE = (
     + b'],"count":20,"query":{"from":"2026-09-21T14:13:00.000Z","to":"2026-09-21T14:14:00.000Z"}}'
 )
 MONITOR = (ROOT / "monitors" / "temperature.zscore.json").read_bytes()
+ROOMS = b"""- for: {source: "room-*", metric: [temperature, "hum*"], exclude_source: room-7}
+  ladder: {warning: "${line}", critical: 9.5}
+  message: "{metric} of {source}"
+- for: {source: room-1}
+  offline: 15m
+  targets: [ops]
+- {source_id: room-1, metric: t, event: {delivery: per_row}}
+"""
+TABLES = b"""[[monitors]]
+for = {source = "a", metric = "t"}
+watch = "drift"
+min = -1.5
+[[monitors]]
+source_id = "a"
+offline.timeout_seconds = 300
+"""
 FLEET = b'{"fleet":[{"source_id":"dev-1","metrics":{"t":{"latest":1.5},"h":null},"point_count":3}]}'
 SOURCES = b'{"sources":[{"slug":"dev-1","id":"5e9f","source_type":"device","name":null}]}'
 RECEIPT = b'{"success":true,"count":5,"dropped":0}'
@@ -82,11 +99,17 @@ def config(suffix: str) -> Callable[[bytes, Path], None]:
     return load
 
 
-def specs(body: bytes, folder: Path) -> None:
-    """Load a monitor file."""
-    path = folder / "m.json"
-    path.write_bytes(body)
-    load_specs(path)
+def specs(suffix: str) -> Callable[[bytes, Path], None]:
+    """Load a monitor file of this kind and spread it over two devices."""
+
+    def load(body: bytes, folder: Path) -> None:
+        path = folder / f"m.{suffix}"
+        path.write_bytes(body)
+        loaded = load_specs(path, variables={"line": 3}, targets={"ops": OPS})
+        names = ("temperature", "humidity", "t.zscore")
+        expand(loaded, KnownSources({"room-1": "room-1"}, ("room-1", "room-7")), {"room-1": names})
+
+    return load
 
 
 def scored(body: bytes, _folder: Path) -> None:
@@ -129,7 +152,9 @@ DOORS: dict[str, tuple[Callable[[bytes, Path], object], bytes]] = {
     "YAML": (config("yaml"), YAML),
     "JSON": (config("json"), JSON),
     "TOML": (config("toml"), TOML),
-    "monitors": (specs, MONITOR),
+    "monitors": (specs("json"), MONITOR),
+    "monitors in YAML": (specs("yaml"), ROOMS),
+    "monitors in TOML": (specs("toml"), TABLES),
     "rows for score": (scored, WIDE),
     "long points": (points, LONG),
     "wide points": (points, WIDE),
