@@ -16,6 +16,7 @@ from plexus_detect.health import Health, serve_health
 from plexus_detect.meters import Meters, Traffic
 from plexus_detect.notify import Notifier
 from plexus_detect.provision.figures import Provisioned
+from plexus_detect.provision.manifestfile import manifest_file
 from plexus_detect.redaction import redact
 from plexus_detect.vitals import Vitals, liveness, readiness
 
@@ -39,7 +40,7 @@ class Outside:
         )
         self.vitals.started(clock.monotonic_s(), clock.now_ms())
         self.meters = Meters(self.vitals)
-        self.meters.registry.register(Provisioned(config.manifest()))
+        self.meters.registry.register(Provisioned(manifest_file(config)))
         self.notifier = Notifier(environ)
         self._listen = config.health.listen
         self._files = [Path(f"{config.state.path}{end}") for end in ("", "-wal")]

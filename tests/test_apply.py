@@ -18,7 +18,7 @@ from monitor_commands import Room, rooms, sentence
 from plexus_detect import clock
 from plexus_detect.cli import cli
 from plexus_detect.errors import UnsafePlanError
-from plexus_detect.monitors.manifest import manifest_from
+from plexus_detect.monitors.manifest import manifests_from, text_of
 from plexus_detect.provision.backups import Backups
 
 CASES = 20
@@ -63,9 +63,9 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
 def case_of(shared: Room, folder: Path, source: str) -> Room:
     """A room of its own, with just this device in its manifest and documents."""
     room = Room(shared.box, shared.front, folder, shared.ca_file)
-    everything = manifest_from(shared.manifest.read_text(), "m")
+    (everything,) = manifests_from(shared.manifest.read_text(), "m")
     mine = tuple(entry for entry in everything.owned if entry.key[0] == source)
-    room.manifest.write_text(replace(everything, owned=mine).to_json())
+    room.manifest.write_text(text_of([replace(everything, owned=mine)]))
     room.wish(after(source))
     return room
 
@@ -100,7 +100,7 @@ def test_a_failure_at_every_request_then_a_rerun(
         again = room.run("apply", *plan)
         assert again.exit_code == 0, (at, first.output, again.output)
         assert room.listed(source) == there_after(source), (at, first.output, again.output)
-        owned = manifest_from(room.manifest.read_text(), "m").owned
+        owned = manifests_from(room.manifest.read_text(), "m")[0].owned
         settled = [(row[:3], None) for row in there_after(source)]
         assert sorted((entry.key, entry.sent) for entry in owned) == settled
     assert first.exit_code == 0
@@ -280,5 +280,5 @@ def test_jitter(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first != second
     room.run("apply")
     assert len(naps.taken) == 2
-    assert json.loads(room.manifest.read_text())["last_run"]["applied"] == 2
+    assert json.loads(room.manifest.read_text())["manifests"][0]["last_run"]["applied"] == 2
     assert "is not a duration" in room.run("apply", "--jitter", "soon").output

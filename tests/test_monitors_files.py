@@ -84,13 +84,3 @@ def test_default_set_applies_to_a_fleet() -> None:
 
 async def _apply(api: FakeMonitorApi, specs: tuple[MonitorSpec, ...]) -> ApplyResult:
     return await apply_plan(api, await make_plan(api, specs), lambda line: None)
-
-
-def test_crontab_is_one_cron_line() -> None:
-    """The cron example holds settings, comments and one entry that applies the monitors."""
-    lines = (ROOT / "examples/cron/crontab").read_text().splitlines()
-    (entry,) = [line for line in lines if line and not line.startswith(("#", "MAILTO=", "PATH=", "PLEXUS_"))]
-    *when, command = entry.split(maxsplit=5)
-    assert all(set(field) <= set("0123456789*/,-") for field in when)
-    assert command.endswith("plexus-detect monitors apply")
-    assert "%" not in command  # cron would end the command there

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +17,22 @@ from prometheus_client import CollectorRegistry
 from plexus_detect import monitors
 from plexus_detect.config import Config, load_config
 from plexus_detect.doctor import local
-from plexus_detect.monitors.manifest import LastRun, Manifest
+from plexus_detect.monitors.manifest import LastRun, Manifest, text_of
 from plexus_detect.monitors.model import Expansion
 from plexus_detect.outside import Outside
 from plexus_detect.provision.figures import Provisioned
+from plexus_detect.provision.manifestfile import ManifestFile, manifest_file
 from plexus_detect.provision.shared import ledger_of
 
 RUN = LastRun("2026-11-27T10:00:00Z", 4, 3, 1, 2)
 
 
+EMPTY: dict[str, object] = {"owner": "plexus-detect", "endpoint": "", "monitors": []}
+
+
 def told(path: Path) -> dict[str, float]:
     """The value of each sample of a scrape, by state where there is one."""
-    return scraped(Provisioned(path))
+    return scraped(Provisioned(ManifestFile(path, "plexus-detect", "")))
 
 
 def scraped(provisioned: Provisioned) -> dict[str, float]:
@@ -38,15 +42,15 @@ def scraped(provisioned: Provisioned) -> dict[str, float]:
     return {sample.labels.get("state", sample.name): sample.value for sample in samples}
 
 
-def kept(path: Path, run: LastRun | None = RUN) -> Path:
-    path.write_text(replace(Manifest(), last_run=run).to_json(), "utf-8")
+def kept(path: Path, run: LastRun | None = RUN, endpoint: str = "") -> Path:
+    path.write_text(text_of([replace(Manifest(endpoint=endpoint), last_run=run)]), "utf-8")
     return path
 
 
 def test_the_last_run_is_told(tmp_path: Path) -> None:
     """Its time and how many monitors were planned, applied, drifted and failed; nothing before the first."""
     path = tmp_path / "m.json"
-    provisioned = Provisioned(path)
+    provisioned = Provisioned(ManifestFile(path, "plexus-detect", ""))
     assert scraped(provisioned) == {}
     kept(path)
     stamp = {"plexus_detect_monitors_last_run_timestamp_seconds": 1795773600.0}
@@ -58,7 +62,7 @@ def test_the_last_run_is_told(tmp_path: Path) -> None:
 def test_a_file_is_read_when_it_has_changed(tmp_path: Path) -> None:
     """The same file is read once however often is asked; one that was replaced is read again."""
     path = kept(tmp_path / "m.json")
-    provisioned = Provisioned(path)
+    provisioned = Provisioned(ManifestFile(path, "plexus-detect", ""))
     scraped(provisioned)
     before = path.stat()
     path.write_text(path.read_text("utf-8").replace('"failed": 2', '"failed": 9'), "utf-8")
@@ -81,7 +85,7 @@ _ATS = st.sampled_from(["0001-01-01T00:00:00+23:59", "x", RUN.at])
 def test_no_manifest_fails_a_scrape(tmp_path_factory: pytest.TempPathFactory, run: object) -> None:
     """Whatever stands in the file, the other metrics are told."""
     path = tmp_path_factory.mktemp("any") / "m.json"
-    path.write_text(repr({"last_run": run}).replace("'", '"').replace("None", "null"), "utf-8")
+    path.write_text(json.dumps({"version": 1, "manifests": [EMPTY | {"last_run": run}]}), "utf-8")
     told(path)
 
 
@@ -95,8 +99,9 @@ def test_no_manifest_at_all_fails_a_scrape(tmp_path: Path, content: bytes) -> No
 
 def test_a_run_with_nothing_to_do_is_a_run(tmp_path: Path) -> None:
     """Its time is written down, so that who waits for the next one knows that there was one."""
-    ledger_of(config_of(tmp_path)).adopt(monitors.plan(Expansion((), (), ()), ()))
-    found = told(tmp_path / "m.json")
+    config = config_of(tmp_path)
+    ledger_of(config).adopt(monitors.plan(Expansion((), (), ()), ()))
+    found = scraped(Provisioned(manifest_file(config)))
     assert found.pop("plexus_detect_monitors_last_run_timestamp_seconds") > 1.7e9
     assert found == {"planned": 0, "applied": 0, "drifted": 0, "failed": 0}
 
@@ -108,14 +113,6 @@ def config_of(folder: Path) -> Config:
     return load_config([], {"PLEXUS_DETECT_MONITORS__MANIFEST": str(folder / "m.json")})
 
 
-def spoiled(path: Path) -> None:
-    path.write_text("{}")
-
-
-def of_another(path: Path) -> None:
-    path.write_text(Manifest("somebody").to_json(), "utf-8")
-
-
 def test_doctor_tells_of_the_manifest(tmp_path: Path) -> None:
     """How many monitors are ours and when they were last applied; that there is none yet is no trouble."""
     config = config_of(tmp_path)
@@ -123,28 +120,23 @@ def test_doctor_tells_of_the_manifest(tmp_path: Path) -> None:
     assert (first.level, first.found) == ("ok", f"{tmp_path}/m.json: none yet; the first apply writes it")
     owned = monitors.Owned(("dev-1", "t", "threshold"), None, None, "", "m.json", "")
     manifest = Manifest(endpoint=config.plexus.endpoint, owned=(owned,), last_run=RUN)
-    (tmp_path / "m.json").write_text(manifest.to_json(), "utf-8")
+    (tmp_path / "m.json").write_text(text_of([manifest]), "utf-8")
     (then,) = local.manifest(config)
     assert then.found.endswith("m.json: monitors of plexus-detect: 1, last applied 2026-11-27T10:00:00Z")
 
 
-@pytest.mark.parametrize(
-    ("make", "sentence"), [(spoiled, "no manifest of monitors"), (of_another, "of owner 'somebody'")]
-)
-def test_doctor_warns_of_a_manifest_that_is_no_use(
-    tmp_path: Path, make: Callable[[Path], None], sentence: str
-) -> None:
-    """A damaged one and one of another deployment: the worker runs, provisioning would not."""
-    make(tmp_path / "m.json")
+def test_doctor_warns_of_a_manifest_that_is_no_use(tmp_path: Path) -> None:
+    """A damaged one: the worker runs, provisioning would not."""
+    (tmp_path / "m.json").write_text("{}")
     (found,) = local.manifest(config_of(tmp_path))
     assert found.level == "warn"
-    assert sentence in found.found
+    assert "no manifest of monitors" in found.found
     (missing,) = local.manifest(config_of(tmp_path / "nowhere"))
     assert (missing.level, missing.found) == ("warn", f"{tmp_path}/nowhere does not exist")
 
 
 def test_the_worker_tells_it(tmp_path: Path) -> None:
     """The manifest of its configuration is among the worker's own figures."""
-    kept(tmp_path / "m.json")
+    kept(tmp_path / "m.json", endpoint=config_of(tmp_path).plexus.endpoint)
     registry = Outside(config_of(tmp_path), asyncio.Event(), {}).meters.registry
     assert registry.get_sample_value("plexus_detect_monitors", {"state": "failed"}) == 2

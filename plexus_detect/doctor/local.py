@@ -157,12 +157,12 @@ def learned(config: Config) -> Iterator[Finding]:
 
 def manifest(config: Config) -> Iterator[Finding]:
     """What is ours of the platform's monitors, since when, and whether that can be written down."""
-    from plexus_detect.provision.manifestfile import ManifestFile
+    from plexus_detect.provision.manifestfile import manifest_file
 
     path = config.manifest()
     folder = path.resolve().parent
     try:
-        held = ManifestFile(path, config.monitors.owner, config.plexus.endpoint).load()
+        held = manifest_file(config).load()
     except ConfigError as error:
         yield warn("manifest", str(error))
         return

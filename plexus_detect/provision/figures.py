@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from plexus_detect.errors import ConfigError
 from plexus_detect.families import gauge
 from plexus_detect.monitors.manifest import LastRun
-from plexus_detect.provision.manifestfile import BYTES_MAX
+from plexus_detect.provision.manifestfile import ManifestFile
 
 PREFIX = "plexus_detect_monitors"
 
@@ -24,20 +23,21 @@ class Provisioned(Collector):
     The file is read again only after it has changed, and whatever it holds, a scrape does not fail.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: ManifestFile) -> None:
+        self._file = file
         self._seen: tuple[int, int, int] | None = None
         self._families: list[Metric] = []
 
     def collect(self) -> Iterator[Metric]:
         """Both metrics; called by the registry, in whatever thread asks."""
         try:
-            stat = self._path.stat()
+            stat = self._file.path.stat()
             seen = stat.st_mtime_ns, stat.st_size, stat.st_ino
             if seen != self._seen:
-                self._families = list(figures(_last_run(self._path, stat.st_size)))
+                run = self._file.load().last_run
+                self._families = [] if run is None else list(figures(run))
                 self._seen = seen
-        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        except (OSError, ConfigError, ValueError, TypeError, ArithmeticError):
             self._seen, self._families = None, []
         yield from self._families
 
@@ -50,10 +50,3 @@ def figures(run: LastRun) -> Iterator[Metric]:
     yield gauge(PREFIX, about, counts, "state")
     about = "When monitors were last applied or pruned."
     yield gauge(f"{PREFIX}_last_run_timestamp_seconds", about, ended_s)
-
-
-def _last_run(path: Path, size_bytes: int) -> LastRun:
-    """How the last run ended; the monitors of the manifest are of no interest here."""
-    if size_bytes > BYTES_MAX:
-        raise ValueError(f"{path} is too large for a manifest")
-    return LastRun(**json.loads(path.read_text("utf-8"))["last_run"])

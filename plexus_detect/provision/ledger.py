@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import Manifest, Ownership, Plan
 from plexus_detect.monitors.backup import changes_what_exists
 from plexus_detect.monitors.manifest import LastRun
@@ -42,7 +43,13 @@ class FileLedger:
     def adopt(self, plan: Plan) -> None:
         """Of a plan with nothing to do: what is as wanted already is ours, and that a run found it so."""
         now = utc_now()
-        self._keep(self._manifest.settled(plan, plan.seen, now), LastRun(now, 0, 0, 0, 0))
+        known = self._manifest
+        try:
+            self._keep(known.settled(plan, plan.seen, now), LastRun(now, 0, 0, 0, 0))
+        except ConfigError:
+            # That a run found nothing to do is no reason to fail where nothing can be written.
+            if self._manifest.owned != known.owned:
+                raise
 
     def _keep(self, manifest: Manifest, run: LastRun | None = None) -> None:
         self._manifest = manifest if run is None else manifest.ended(run)

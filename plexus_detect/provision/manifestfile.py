@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plexus_detect import clock
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import Manifest
 from plexus_detect.monitors.manifest import manifests_from, text_of
 from plexus_detect.store.database import make_private
+
+if TYPE_CHECKING:
+    from plexus_detect.config import Config
 
 BYTES_MAX = 64 << 20
 
@@ -58,6 +62,11 @@ class ManifestFile:
                 f"{self.path}: the manifest of monitors cannot be read ({error.strerror}); check its rights"
             ) from error
         return manifests_from(text, str(self.path))
+
+
+def manifest_file(config: Config) -> ManifestFile:
+    """The manifest of a deployment."""
+    return ManifestFile(config.manifest(), config.monitors.owner, config.plexus.endpoint)
 
 
 def write_whole(path: Path, text: str) -> None:

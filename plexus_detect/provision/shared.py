@@ -92,10 +92,9 @@ def monitors_client(config: Config) -> Client:
 def ledger_of(config: Config, command: str = "apply") -> FileLedger:
     """The manifest of this deployment, with backups named for ``command``. Raises ConfigError."""
     from plexus_detect.provision.ledger import FileLedger
-    from plexus_detect.provision.manifestfile import ManifestFile
+    from plexus_detect.provision.manifestfile import manifest_file
 
-    file = ManifestFile(config.manifest(), config.monitors.owner, config.plexus.endpoint)
-    return FileLedger(file, backups_of(config), command)
+    return FileLedger(manifest_file(config), backups_of(config), command)
 
 
 def backups_of(config: Config) -> Backups:
