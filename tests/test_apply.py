@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -280,5 +279,5 @@ def test_jitter(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first != second
     room.run("apply")
     assert len(naps.taken) == 2
-    assert json.loads(room.manifest.read_text())["manifests"][0]["last_run"]["applied"] == 2
+    assert len(manifests_from(room.manifest.read_text(), "m")[0].owned) == 2
     assert "is not a duration" in room.run("apply", "--jitter", "soon").output
