@@ -34,6 +34,7 @@ class FakeMonitorApi:
         self.connections: list[str] = []
         self.pairs: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.offline: list[tuple[str, dict[str, Any]]] = []
+        self._made = 0
         self.calls: list[tuple[str, Any]] = []
         self.fail_at: int | None = None
         self.failure: Exception = TransientError("POST /api/monitors -> cut", maybe_applied=True)
@@ -117,7 +118,8 @@ class FakeMonitorApi:
                 old = self.pairs.get((slug, body["metric"], part), {})
                 self.pairs[slug, body["metric"], part] = self._stored(part, slug + body["metric"], body, old)
         if body.get("offline") is not None:
-            self.offline.append((slug, self._stored("offline", f"{slug}{len(self.offline)}", body, {})))
+            self._made += 1  # An id is never given again.
+            self.offline.append((slug, self._stored("offline", f"{slug}{self._made}", body, {})))
         if lost:
             raise self.failure
 

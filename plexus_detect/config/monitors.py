@@ -38,6 +38,12 @@ class MonitorsConfig(Section):
         default="keep",
         description="Name what a person edited on the platform, or set it right like --force.",
     )
+    prune_max: Annotated[int, Field(ge=0), Number] = Field(
+        default=25, description="The most monitors that one run deletes."
+    )
+    prune_share: Annotated[float, Field(ge=0, le=1), Number] = Field(
+        default=0.5, description="The largest share of ours that one run deletes, where more than 3 go."
+    )
     requests_per_s: Annotated[int, Field(ge=1, le=1000), Number] = Field(
         default=200, description="Requests a second of the monitors commands, as plexus.requests_per_s."
     )

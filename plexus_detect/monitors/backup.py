@@ -45,6 +45,12 @@ class Backup:
         return document({KIND: VERSION}, self)
 
 
+def offline_ids(backup: Backup) -> frozenset[str]:
+    """The ids of the offline monitors that a run was about to delete or to replace."""
+    found = (entry.before for entry in backup.monitors if entry.action in ("delete", "replace"))
+    return frozenset(before.id for before in found if before is not None and before.key[2] == "offline")
+
+
 def touched(work: Sequence[Change]) -> tuple[Touched, ...]:
     """What the changes of a plan touch, as it is now."""
     return tuple(Touched(change.action, change.key, change.found, change.wanted) for change in work)

@@ -34,8 +34,13 @@ def unmarked(message: str | None) -> tuple[str | None, Mark | None]:
 
 def marked(settings: Mapping[str, Any], owner: str) -> str:
     """The message of a threshold with its mark."""
-    mark = f"[{owner}:{digest(settings)}]"
-    return f"{settings['message']} {mark}" if settings["message"] else mark
+    return signed(settings["message"], Mark(owner, digest(settings)))
+
+
+def signed(message: str | None, mark: Mark) -> str:
+    """A message with a mark at its end: the inverse of ``unmarked``."""
+    said = f"[{mark.owner}:{mark.digest}]"
+    return f"{message} {said}" if message else said
 
 
 def digest(settings: Mapping[str, Any]) -> str:

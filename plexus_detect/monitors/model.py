@@ -67,7 +67,7 @@ class Change:
 
     ``body`` is what a POST or PATCH sends, or the parameters of a DELETE. An offline monitor is replaced by a
     POST of the new one and then a delete of ``found``. ``wanted`` is None for a delete, ``found`` for a new
-    one.
+    one. ``another`` new offline monitor is meant to stand beside those that its source has.
     """
 
     action: Action
@@ -78,6 +78,7 @@ class Change:
     method: Literal["POST", "PATCH", "DELETE"]
     body: Mapping[str, Any]
     why: str = ""
+    another: bool = False
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from plexus_detect.monitors.documents import LEAVE, shown
@@ -47,16 +48,17 @@ def plan(
         comparison.add(wanted, by_key.pop(wanted.key, []))
     left = [monitor for found in by_key.values() for monitor in found]
     stale = [*comparison.stale, *_unwanted(left, ours)]
+    own_keys = {monitor.key for monitor in left if is_ours(monitor, ours)}
     possible, conflicts = _deletable(stale, existing, ours)
     return Plan(
         expansion,
-        tuple(comparison.changes),
+        tuple(_sparing(comparison.changes, existing, ours)),
         tuple(possible),
         (*comparison.problems, *(conflicts if prune else ())),
         (*expansion.notes, *comparison.notes),
         keep=len(expansion.wanted) - len(comparison.changes) - len(comparison.problems),
         foreign=sum(not is_ours(m, ours) for m in left),
-        seen=tuple(m for m in existing if m.key not in by_key or is_ours(m, ours)),
+        seen=tuple(m for m in existing if m.key not in by_key or m.key in own_keys),
         ownership=ours,
         prune=prune,
     )
@@ -119,16 +121,16 @@ class _Comparison:
             if _is_edited(found, self._ours):
                 return _drift(wanted, found, self._ours)
         if not fields:
-            return Change("change", wanted.key, wanted, found, targets, "PATCH", _patch_body(wanted, found))
+            return Change("change", wanted.key, wanted, found, targets, "PATCH", patch_body(wanted, found))
         action: Action = "replace" if wanted.key[2] == "offline" else "change"
         return Change(
-            action, wanted.key, wanted, found, fields + targets, "POST", _post_body(wanted, self._ours)
+            action, wanted.key, wanted, found, fields + targets, "POST", post_body(wanted, self._ours)
         )
 
     def _new(self, wanted: Wanted) -> Change:
         known = any(entry.settings is not None for entry in self._ours.of(wanted.key))
         why = "was there and is gone from the platform" if known else ""
-        return Change("create", wanted.key, wanted, None, (), "POST", _post_body(wanted, self._ours), why)
+        return Change("create", wanted.key, wanted, None, (), "POST", post_body(wanted, self._ours), why)
 
 
 SAME = (0, False)
@@ -177,6 +179,29 @@ def _targets_hold(wanted: Wanted, found: Existing) -> bool:
     return wanted.targets in (LEAVE, found.targets)
 
 
+def _sparing(changes: Sequence[Change], existing: Sequence[Existing], ours: Ownership) -> Iterator[Change]:
+    """The changes, none of which gives targets to another monitor.
+
+    A PATCH is about the threshold and the event of a metric together, so where only one of them is meant it
+    is posted instead.
+    """
+    now = {monitor.key: monitor.targets for monitor in existing}
+    after = now | {c.key: c.wanted.targets for c in changes if c.wanted and c.wanted.targets != LEAVE}
+    for change in changes:
+        source, metric, part = change.key
+        other = (source, metric, "event" if part == "threshold" else "threshold")
+        alone = part == "offline" or other not in now
+        if (
+            change.method != "PATCH"
+            or change.wanted is None
+            or alone
+            or after[other] == change.wanted.targets
+        ):
+            yield change
+        else:
+            yield replace(change, method="POST", body=post_body(change.wanted, ours))
+
+
 def _finished(wanted: Wanted, old: Existing) -> Change:
     why = "the new one is there, the old one is still to be deleted"
     return Change("replace", wanted.key, wanted, old, (), "DELETE", {"offline_id": old.id}, why)
@@ -204,22 +229,24 @@ def _deletable(
 
     The platform deletes a threshold and an event of one metric together.
     """
-    doomed = {change.key for change in stale}
+    edited = [c for c in stale if not ours.overwrite and c.found is not None and _is_edited(c.found, ours)]
+    # An edited one stays, and so does what could be deleted only together with it.
+    staying = {id(change) for change in edited}
+    doomed = {change.key for change in stale if id(change) not in staying}
     by_pair: defaultdict[tuple[str, str], list[Key]] = defaultdict(list)
     for monitor in existing:
         by_pair[monitor.key[:2]].append(monitor.key)
-    possible, problems = [], []
+    possible: list[Change] = []
+    problems = [_edited_and_unwanted(change) for change in edited]
     for change in stale:
-        source, metric, part = change.key
-        if part != "offline":
-            others = [key for key in by_pair[source, metric] if key not in doomed]
-            if others:
-                problems.append(_hangs_on(change, others[0]))
-                continue
-        if not ours.overwrite and change.found is not None and _is_edited(change.found, ours):
-            problems.append(_edited_and_unwanted(change))
+        if id(change) in staying:
             continue
-        possible.append(change)
+        source, metric, part = change.key
+        others = [key for key in by_pair[source, metric] if key not in doomed] if part != "offline" else []
+        if others:
+            problems.append(_hangs_on(change, others[0]))
+        else:
+            possible.append(change)
     return possible, problems
 
 
@@ -280,7 +307,8 @@ def _edited_and_unwanted(change: Change) -> Problem:
 # -- bodies of requests
 
 
-def _post_body(wanted: Wanted, ours: Ownership) -> dict[str, Any]:
+def post_body(wanted: Wanted, ours: Ownership) -> dict[str, Any]:
+    """What a POST sends to make a monitor."""
     source, metric, part = wanted.key
     settings = dict(wanted.settings)
     if part == "offline":
@@ -293,7 +321,8 @@ def _post_body(wanted: Wanted, ours: Ownership) -> dict[str, Any]:
     return _with_targets({key: value for key, value in body.items() if value != ""}, wanted)
 
 
-def _patch_body(wanted: Wanted, found: Existing) -> dict[str, Any]:
+def patch_body(wanted: Wanted, found: Existing) -> dict[str, Any]:
+    """What a PATCH sends to give a monitor its targets."""
     source, metric, part = wanted.key
     address = {"offline_id": found.id} if part == "offline" else {"source_id": source, "metric": metric}
     return _with_targets(address, wanted)

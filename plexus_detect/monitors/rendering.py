@@ -49,7 +49,7 @@ def summary(plan: Plan) -> str:
     """One line with the numbers of a plan."""
     counts = Counter("change" if change.action == "replace" else change.action for change in plan.work)
     said = f"plan: {counts['create']} to create, {counts['change']} to change, {plan.keep} to keep"
-    if plan.prune:
+    if plan.prune or counts["delete"]:
         said += f", {counts['delete']} to delete"
     return said + (f", {len(plan.problems)} for a person" if plan.problems else "")
 

@@ -14,6 +14,7 @@ from plexus_detect.provision.locking import jitter_option, lock_timeout_option, 
 from plexus_detect.provision.shared import (
     force_option,
     ledger_of,
+    limits_of,
     monitors_client,
     overwrites,
     own_source,
@@ -95,12 +96,14 @@ async def _apply(config: Config, path: Path | None, *, force: bool) -> bool:
 
 async def _carry_out(config: Config, shown: Plan) -> bool:
     """Do just what was shown, where it still fits. Raises UnsafePlanError."""
+    from plexus_detect.monitors.guard import require_safe
     from plexus_detect.provision.reading import rechecked
 
     ledger = ledger_of(config)
     ours = ledger.ownership(mark=shown.ownership.mark, overwrite=shown.ownership.overwrite)
     async with monitors_client(config) as client:
         left = await rechecked(client, shown, ours)
+        require_safe(left, limits_of(config))
         if shown.work and left.empty:
             click.echo("nothing to do: the plan was carried out already")
         return await _done(client, left, ledger)

@@ -163,7 +163,7 @@ async def _still_missing(api: MonitorApi, plan: Plan, on_result: Say) -> Sequenc
 
 def _must_not_repeat(change: Change) -> bool:
     new = change.action == "create" or (change.action == "replace" and change.method == "POST")
-    return new and change.key[2] in ("offline", "event")
+    return new and change.key[2] in ("offline", "event") and not change.another
 
 
 def _is_there(change: Change, found: Sequence[Existing]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import Manifest, Ownership, Plan
-from plexus_detect.monitors.backup import changes_what_exists
 from plexus_detect.monitors.manifest import LastRun
 from plexus_detect.provision.applying import ApplyResult
 from plexus_detect.provision.backups import Backups
@@ -28,8 +27,9 @@ class FileLedger:
         return Ownership(self._manifest.owner, self._manifest.owned, mark=mark, overwrite=overwrite)
 
     def expect(self, plan: Plan) -> None:
-        """Write down what the plan is about to make, and keep what it changes or deletes as it is now."""
-        if changes_what_exists(plan.work):
+        """Keep what the plan is about to do, and what is there of it now; and that what it makes is ours."""
+        # Also of what is only made: undo takes the newest backup for the last run.
+        if plan.work:
             self._backups.write(plan.work, self._command)
         if plan.changes:
             self._keep(self._manifest.expecting(plan))

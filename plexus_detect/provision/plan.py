@@ -14,6 +14,7 @@ from plexus_detect.options import config_option, configured
 from plexus_detect.provision.shared import (
     force_option,
     ledger_of,
+    limits_of,
     monitors_client,
     overwrites,
     own_source,
@@ -98,6 +99,10 @@ def plan(path: Path | None, config_paths: tuple[Path, ...], **options: Any) -> N
         click.echo(said, err=asked.output != "text")
         wanted, outlook = saved.plan(), Outlook()
     show(wanted, asked.output, full=asked.full, outlook=outlook)
+    if saved is None:
+        from plexus_detect.monitors.guard import require_safe
+
+        require_safe(wanted, limits_of(config))
     if asked.out is not None:
         from plexus_detect.provision.planfile import write_plan
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from plexus_detect import monitors
 from plexus_detect.monitors import Existing, KnownSources, MonitorSpec, Ownership, Plan
 from plexus_detect.monitors.freshness import missing, still_to_do
+from plexus_detect.monitors.guard import without_unlisted
 from plexus_detect.provision.api import MonitorApi
 from plexus_detect.retry import retried
 from plexus_detect.wire import SourceRow, decode_fleet_health, decode_monitors, decode_sources
@@ -26,16 +27,23 @@ async def make_plan(
     A document may be about ``own``, the source of the worker's sign of life, before a worker has made it.
 
     Metric names are asked for only where a glob needs them. Raises ConfigError when two documents claim the
-    same source and metric, and the errors of ``client.Client``.
+    same source and metric, UnsafePlanError for deletes where no source is listed, and the errors of
+    ``client.Client``.
     """
     existing = await existing_monitors(api)
     sources = decode_sources(await retried(api.sources))
+    if prune:
+        # What one reading leaves out, another may show: a monitor that hangs on the same pair, or a device.
+        existing = monitors.merged(existing, await existing_monitors(api))
+        sources = (*sources, *decode_sources(await retried(api.sources)))
     known, missing = known_sources(sources, specs, own)
     metrics: dict[str, tuple[str, ...]] = {}
     if any(monitors.needs_metric_names(spec) for spec in specs):
         metrics = decode_fleet_health(await retried(api.fleet_health))
     plan = monitors.plan(monitors.expand(specs, known, metrics, existing), existing, ownership, prune=prune)
-    return replace(plan, source=own if missing else "")
+    return without_unlisted(
+        replace(plan, source=own if missing else ""), known.slug_of.keys() - ({own} if missing else set())
+    )
 
 
 def known_sources(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plexus_detect.client import Client
     from plexus_detect.config import Config
     from plexus_detect.monitors import MonitorSpec, Variable
+    from plexus_detect.monitors.guard import Limits
     from plexus_detect.monitors.savedplan import SavedPlan
     from plexus_detect.provision.backups import Backups
     from plexus_detect.provision.ledger import FileLedger
@@ -82,6 +83,16 @@ def own_source(config: Config) -> str:
 def overwrites(config: Config, *, force: bool) -> bool:
     """Whether what a person edited, or somebody else made, is overwritten."""
     return force or config.monitors.drift == "overwrite"
+
+
+def limits_of(config: Config, deletes_max: int | None = None, share_max: float | None = None) -> Limits:
+    """How much one run may delete: as given, else as configured."""
+    from plexus_detect.monitors.guard import Limits
+
+    return Limits(
+        config.monitors.prune_max if deletes_max is None else deletes_max,
+        config.monitors.prune_share if share_max is None else share_max,
+    )
 
 
 def monitors_client(config: Config) -> Client:
