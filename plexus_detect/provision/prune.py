@@ -6,7 +6,7 @@ import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,10 +63,9 @@ def prune(
     *,
     dry_run: bool,
     yes: bool,
-    max_deletes: int | None,
-    max_share: float | None,
     force: bool,
     lock_timeout_s: float,
+    **limits: Any,  # noqa: ANN401  max_deletes and max_share
 ) -> None:
     """Delete the monitors that are ours and that no document wants any more.
 
@@ -74,7 +73,7 @@ def prune(
     plexus-detect monitors undo brings them back.
     """
     config = configured(config_paths)
-    run = _Run(config, path, limits_of(config, max_deletes, max_share), force=force)
+    run = _Run(config, path, limits_of(config, **limits), force=force)
     if dry_run:
         found = asyncio.run(run.planned())
         problems = run.shown(found).problems
