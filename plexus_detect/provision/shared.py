@@ -85,13 +85,13 @@ def overwrites(config: Config, *, force: bool) -> bool:
     return force or config.monitors.drift == "overwrite"
 
 
-def limits_of(config: Config, deletes_max: int | None = None, share_max: float | None = None) -> Limits:
+def limits_of(config: Config, max_deletes: int | None = None, max_share: float | None = None) -> Limits:
     """How much one run may delete: as given, else as configured."""
     from plexus_detect.monitors.guard import Limits
 
     return Limits(
-        config.monitors.prune_max if deletes_max is None else deletes_max,
-        config.monitors.prune_share if share_max is None else share_max,
+        config.monitors.prune_max if max_deletes is None else max_deletes,
+        config.monitors.prune_share if max_share is None else max_share,
     )
 
 
