@@ -120,6 +120,7 @@ def test_the_proposed_patch_keeps_what_helped_and_drops_the_noise(folder: Path) 
         in said
     )
     assert "alerts in 30 days: helpful 2 -> 2, noise 3 -> 1, unjudged 0 -> 0" in said
+    assert "replayed over stored values: 5 -> 2 firings" in said
     assert "note: noise by source: room-1 3; room-1 makes more than half of it" in said
     assert (folder / "monitors/t.json").read_text() == DOCUMENT
     subprocess.run(["git", "apply", "moved.patch"], cwd=folder, check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from plexus_detect.provision.shared import specs_of, var_option
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
+    from plexus_detect.client import Client
     from plexus_detect.config import Config
     from plexus_detect.provision.findings import Finding, Patch
 
@@ -76,9 +78,39 @@ async def _found(config: Config, path: Path | None, days: int, verdicts_min: int
         own = config.heartbeat.source if config.heartbeat.enabled else ""
         plan = await make_plan(client, specs, own)
         alerts = await read_alerts(client, clock.now_ms() - days * DAY_MS)
+        found = await _replayed(
+            config, client, findings(plan.expansion.wanted, alerts, config, verdicts_min), days
+        )
     for said in (*(problem.sentence for problem in plan.expansion.problems), *plan.expansion.notes):
         tell_aside(said)
-    return findings(plan.expansion.wanted, alerts, config, verdicts_min)
+    return found
+
+
+async def _replayed(config: Config, client: Client, found: list[Finding], days: int) -> list[Finding]:
+    """The findings, those with a moved line with the firings of the platform's rules over the values there
+    are, now and then: under a stricter line one long alert can become two, which no alert tells."""
+    from plexus_detect.provision.preview import Question, answered
+
+    moved, asked = [], []
+    for finding in found:
+        side, line = finding.proposal.field, finding.proposal.new
+        if side in ("max", "min") and line is not None:
+            now = {"min": finding.bounds.low, "max": finding.bounds.high}
+            asked += [Question(key, finding.origin, now, now | {side: line}) for key in finding.keys]
+            moved.append(finding)
+    preview = await answered(config, client, asked, days)
+    if preview.missing:
+        tell_aside(f"no replay over stored values: {preview.missing}")
+        return found
+    counted = {}
+    for finding in moved:
+        seen = [preview.forecasts[key] for key in finding.keys if preview.forecasts[key].points]
+        if seen:
+            counted[id(finding)] = (
+                sum(len(one.now or ()) for one in seen),
+                sum(len(one.then or ()) for one in seen),
+            )
+    return [replace(finding, replayed=counted.get(id(finding))) for finding in found]
 
 
 def tell_aside(text: str) -> None:
