@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from plexus_detect.redaction import visible
 if TYPE_CHECKING:
     from plexus_detect.client import Client
     from plexus_detect.config import Config
-    from plexus_detect.monitors import Plan
+    from plexus_detect.monitors import MonitorSpec, Plan
     from plexus_detect.provision.ledger import FileLedger
 
 
@@ -62,31 +63,32 @@ def apply(
     saved = saved_plan_of(config, path)
     if saved is not None:
         refuse_with_saved(path, {"--force": force})
+    # A document that is wrong is said before a lock is taken for it.
+    specs = specs_of(config, path) if saved is None else ()
     terminal = sys.stdin.isatty()
     if not terminal:
         wait_a_while(jitter_s)
     with locked(config, lock_timeout_s):
         if saved is None and (yes or not terminal):
-            sys.exit(0 if asyncio.run(_apply(config, path, force=force)) else 1)
-        shown = asyncio.run(_plan(config, path, force=force)) if saved is None else saved.plan()
+            sys.exit(0 if asyncio.run(_apply(config, specs, force=force)) else 1)
+        shown = asyncio.run(_plan(config, specs, force=force)) if saved is None else saved.plan()
         if shown.work and terminal and not yes:
             show(shown)
             click.confirm("Apply these changes?", abort=True)
         sys.exit(0 if asyncio.run(_carry_out(config, shown)) else 1)
 
 
-async def _plan(config: Config, path: Path | None, *, force: bool) -> Plan:
+async def _plan(config: Config, specs: Sequence[MonitorSpec], *, force: bool) -> Plan:
     from plexus_detect.provision.reading import make_plan
 
     ours = ledger_of(config).ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
     async with monitors_client(config) as client:
-        return await make_plan(client, specs_of(config, path), own_source(config), ownership=ours)
+        return await make_plan(client, specs, own_source(config), ownership=ours)
 
 
-async def _apply(config: Config, path: Path | None, *, force: bool) -> bool:
+async def _apply(config: Config, specs: Sequence[MonitorSpec], *, force: bool) -> bool:
     from plexus_detect.provision.reading import make_plan
 
-    specs = specs_of(config, path)
     ledger = ledger_of(config)
     ours = ledger.ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
     async with monitors_client(config) as client:
