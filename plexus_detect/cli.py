@@ -28,6 +28,7 @@ from plexus_detect.options import client_of, config_option, configured
 from plexus_detect.provision.command import monitors
 from plexus_detect.redaction import sentence
 from plexus_detect.serve.command import serve
+from plexus_detect.simulate.command import simulate
 from plexus_detect.statefile.command import state
 from plexus_detect.status.command import status
 from plexus_detect.train.command import train
@@ -187,7 +188,7 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-for command in (monitors, backtest, explain, train, models, serve, state, status, doctor):
+for command in (monitors, backtest, explain, train, models, simulate, serve, state, status, doctor):
     cli.add_command(command)
 
 

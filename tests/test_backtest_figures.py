@@ -40,7 +40,7 @@ def test_figures_of_a_case_worked_out_by_hand() -> None:
     assert truth.false_a_day == pytest.approx(0.1)
     assert truth.false_a_device_day == pytest.approx(1 / 20)
     assert truth.missed == (labels[2],)
-    assert truth.by_kind == (("drift", 1, 1), ("step", 1, 2))
+    assert [(one.kind, one.found, one.labels) for one in truth.by_kind] == [("drift", 1, 1), ("step", 1, 2)]
     assert figures.per_week == pytest.approx(4 / 10 * 7)
 
 

@@ -93,7 +93,7 @@ def _backtest(config: Config, wanted: Wanted, gates: Gates) -> list[str]:
     if wanted.html is not None and not wanted.html.parent.is_dir():
         raise ConfigError(f"--html: there is no folder {wanted.html.parent}; make it first")
     span, replayed, bins = _replayed(config, wanted)
-    figures = figures_of(replayed, span, labels)
+    figures = figures_of(replayed, span, labels, {group.name: group.metrics for group in config.detectors})
     failed = failed_gates(figures, gates)
     if wanted.as_json:
         click.echo(json.dumps(json_of(figures, replayed.episodes, failed), indent=2))

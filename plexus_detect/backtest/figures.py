@@ -1,20 +1,16 @@
-"""Episodes and labels to figures, and figures to the gates of a build. Pure.
-
-What counts: an alert is an episode that opened in the period. It finds a label when it opened at or after
-the label's start and its first sample lies no later than the label's end. An alert that was open before the
-label began has not found it. An alert that finds no label is false, unless it was open when one began.
-"""
+"""Episodes and labels to figures, and figures to the gates of a build. Pure."""
 
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from plexus_detect.backtest.labels import Label
 from plexus_detect.backtest.moments import DAY_MS, Span
 from plexus_detect.backtest.replay import Episode, Replayed
+from plexus_detect.backtest.truth import Groups, Truth, detector_of, opened_in, truth_of
 from plexus_detect.series import SUFFIX, Kind
 
 # No score counts more times the line than this in a device's weight: one absurd value would outrank every
@@ -46,37 +42,6 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The comparison with the labels that begin in the period; a figure that is not defined is None.
-
-    ``delay_ms`` is the median time from a found label's start to its first alert, ``missed`` are the labels
-    without one; ``by_kind`` gives (kind, found, labels).
-    """
-
-    labels: int
-    found: int
-    outside: int
-    true_alerts: int
-    false_alerts: int
-    delay_ms: float | None
-    false_a_day: float
-    false_a_device_day: float | None
-    missed: tuple[Label, ...]
-    by_kind: tuple[tuple[str, int, int], ...]
-
-    @property
-    def recall(self) -> float | None:
-        """The share of labels that were found."""
-        return self.found / self.labels if self.labels else None
-
-    @property
-    def precision(self) -> float | None:
-        """The share of judged alerts that belong to a label."""
-        judged = self.true_alerts + self.false_alerts
-        return self.true_alerts / judged if judged else None
-
-
-@dataclass(frozen=True)
 class Figures:
     """The figures of a run over ``span``; ``devices`` are ranked by weight, then by name."""
 
@@ -100,19 +65,30 @@ class Figures:
         return sum(device.days for device in self.devices)
 
 
-def figures_of(replayed: Replayed, span: Span, labels: Sequence[Label] | None) -> Figures:
-    """Everything that is counted of a run; without ``labels`` there is no truth to compare with."""
+def figures_of(
+    replayed: Replayed, span: Span, labels: Sequence[Label] | None, groups: Groups = MappingProxyType({})
+) -> Figures:
+    """Everything that is counted of a run; without ``labels`` there is no truth to compare with.
+    ``groups`` are the metrics of each group that was replayed."""
     # What moves a whole fleet pages nobody, so it is no alert of a device.
     paging = [episode for episode in replayed.episodes if episode.kind != FLEET_EVENT]
     devices = _devices(replayed, paging, span)
     truth = None
     if labels is not None:
-        truth = _truth(paging, labels, span, sum(device.days for device in devices))
+        device_days = sum(device.days for device in devices)
+        truth = truth_of(paging, labels, span, device_days, groups)
+        alone = _detectors(replayed, paging, groups)
+        if len(alone) > 1:
+            each = {
+                name: truth_of(mine, _possible(labels, groups.get(name)), span, device_days, groups)
+                for name, mine in alone.items()
+            }
+            truth = replace(truth, by_detector=each)
     return Figures(
         span=span,
         points=int(replayed.count.sum()),
         series=int((replayed.count > 0).sum()),
-        alerts=sum(_opened_in(e, span) for e in paging),
+        alerts=sum(opened_in(e, span) for e in paging),
         unscored=replayed.unscored,
         relearned=replayed.relearned,
         devices=devices,
@@ -126,8 +102,20 @@ def hours_open(episode: Episode, span: Span) -> float:
     return max(0, min(end_ms, span.to_ms) - max(episode.since_ms, span.from_ms)) / 3_600_000
 
 
-def _opened_in(episode: Episode, span: Span) -> bool:
-    return span.from_ms <= episode.opened_ms < span.to_ms
+def _detectors(
+    replayed: Replayed, episodes: Sequence[Episode], groups: Groups
+) -> Mapping[str, Sequence[Episode]]:
+    """The alerts of each detector that took part, also of those without any."""
+    own = ["own past"] if any(admitted.rule is not None for admitted in replayed.admitted) else []
+    found: dict[str, list[Episode]] = {name: [] for name in (*own, *groups)}
+    for episode in episodes:
+        found.setdefault(detector_of(episode), []).append(episode)
+    return found
+
+
+def _possible(labels: Sequence[Label], metrics: Sequence[str] | None) -> list[Label]:
+    """The labels that a group of these metrics, or (None) any other detector, could find."""
+    return [label for label in labels if metrics is None or label.metric in ("", *metrics)]
 
 
 def _devices(replayed: Replayed, paging: Sequence[Episode], span: Span) -> tuple[Device, ...]:
@@ -146,7 +134,7 @@ def _device(source: str, rows: list[int], episodes: list[Episode], replayed: Rep
     days = 0.0
     if rows:
         days = float(replayed.last_ms[rows].max() - replayed.first_ms[rows].min()) / DAY_MS
-    alerts = sum(_opened_in(e, span) for e in episodes)
+    alerts = sum(opened_in(e, span) for e in episodes)
     return Device(
         source=source,
         series=len(rows),
@@ -157,49 +145,6 @@ def _device(source: str, rows: list[int], episodes: list[Episode], replayed: Rep
         worst=max((e.intensity for e in episodes), default=0.0),
         weight=sum(min(e.intensity, INTENSITY_MAX) * hours_open(e, span) for e in episodes),
     )
-
-
-def _truth(episodes: Sequence[Episode], labels: Sequence[Label], span: Span, device_days: float) -> Truth:
-    inside = [label for label in labels if span.from_ms <= label.start_ms < span.to_ms]
-    delays = [_delay(label, episodes) for label in inside]
-    true_alerts = false_alerts = 0
-    for alert in (e for e in episodes if _opened_in(e, span)):
-        if any(_finds(alert, label) for label in labels):
-            true_alerts += 1
-        elif not any(_within(alert, label) for label in labels):
-            false_alerts += 1
-    found = [delay for delay in delays if delay is not None]
-    kinds: dict[str, list[bool]] = {}
-    for label, delay in zip(inside, delays, strict=True):
-        kinds.setdefault(label.kind, []).append(delay is not None)
-    return Truth(
-        labels=len(inside),
-        found=len(found),
-        outside=len(labels) - len(inside),
-        true_alerts=true_alerts,
-        false_alerts=false_alerts,
-        delay_ms=statistics.median(found) if found else None,
-        false_a_day=false_alerts / span.days,
-        false_a_device_day=false_alerts / device_days if device_days else None,
-        missed=tuple(label for label, delay in zip(inside, delays, strict=True) if delay is None),
-        by_kind=tuple((kind, sum(hits), len(hits)) for kind, hits in sorted(kinds.items())),
-    )
-
-
-def _finds(alert: Episode, label: Label) -> bool:
-    return label.fits(alert.key) and alert.opened_ms >= label.start_ms and alert.since_ms <= label.end_ms
-
-
-def _within(alert: Episode, label: Label) -> bool:
-    """Whether the alert was open when the label began."""
-    closed = alert.closed_ms is None or alert.closed_ms >= label.start_ms
-    return label.fits(alert.key) and alert.opened_ms < label.start_ms and closed
-
-
-def _delay(label: Label, episodes: Sequence[Episode]) -> int | None:
-    """From the label's start to its first alert, in milliseconds; None when there was none."""
-    opened = [alert.opened_ms for alert in episodes if _finds(alert, label)]
-    return min(opened) - label.start_ms if opened else None
 
 
 # --- gates ------------------------------------------------------------------------------------------------

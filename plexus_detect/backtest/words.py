@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from plexus_detect.backtest.figures import Device, Figures, Truth
+from plexus_detect.backtest.figures import Device, Figures
 from plexus_detect.backtest.moments import duration_text, exact_stamp, stamp
 from plexus_detect.backtest.replay import Episode
+from plexus_detect.backtest.truth import OfKind, Truth
 
 HEAD = ("device", "metric", "against", "reason", "since", "alert", "until", "peak", "value", "expected")
+
+TRUTH_HEAD = ("detector", "kind", "labels", "found", "recall", "precision", "median delay")
 
 DEVICE_HEAD = ("device", "alerts", "a week", "hours open", "worst/line", "weight")
 
@@ -86,19 +89,14 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _truth_lines(truth: Truth) -> list[str]:
-    def share(value: float | None) -> str:
-        return "not defined" if value is None else f"{value:.3f}"
-
     delay = "-" if truth.delay_ms is None else duration_text(truth.delay_ms)
     per_device = "-" if truth.false_a_device_day is None else f"{truth.false_a_device_day:.3g}"
     lines = [
-        f"recall {share(truth.recall)}: {truth.found} of {truth.labels} labels found, median delay {delay}",
-        f"precision {share(truth.precision)}: {truth.true_alerts} alerts true, {truth.false_alerts} false",
+        f"recall {_share(truth.recall)}: {truth.found} of {truth.labels} labels found, median delay {delay}",
+        f"precision {_share(truth.precision)}: {truth.true_alerts} alerts true, {truth.false_alerts} false",
         f"false alarms a day: {truth.false_a_day:.3g}, a device-day: {per_device}",
     ]
-    if any(kind for kind, _found, _labels in truth.by_kind):
-        kinds = (f"{kind or 'other'} {found} of {labels}" for kind, found, labels in truth.by_kind)
-        lines.append(f"found by kind: {', '.join(kinds)}")
+    lines += _scored(truth)
     lines += [
         f"missed: {label.source or 'any'} {label.metric or 'any'} {label.kind} "
         f"{stamp(label.start_ms)} to {stamp(label.end_ms)}"
@@ -107,6 +105,29 @@ def _truth_lines(truth: Truth) -> list[str]:
     if truth.outside:
         lines.append(f"{truth.outside} labels begin outside the period and were left out")
     return lines
+
+
+def _share(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _scored(truth: Truth) -> list[str]:
+    """A table by detector and kind, where there are several detectors or any kinds."""
+    named = [(one.kind, one) for one in truth.by_kind if one.kind or len(truth.by_kind) > 1]
+    if not named and not truth.by_detector:
+        return []
+    rows = []
+    for detector, alone in (truth.by_detector or {"all": truth}).items():
+        kinds = {one.kind or "other": one for one in alone.by_kind} if named else {}
+        rows += [(_plain(detector), _plain(kind), *_row_of(one)) for kind, one in kinds.items()]
+        rows.append((_plain(detector), "all", *_row_of(alone)))
+    return ["", *_table([TRUTH_HEAD, *rows]), ""]
+
+
+def _row_of(one: OfKind | Truth) -> tuple[str, ...]:
+    delay = "-" if one.delay_ms is None else duration_text(one.delay_ms)
+    shares = (f"{share:.2f}" if share is not None else "-" for share in (one.recall, one.precision))
+    return str(one.labels), str(one.found), *shares, delay
 
 
 def json_of(figures: Figures, episodes: Sequence[Episode], failed: Sequence[str]) -> dict[str, Any]:
@@ -170,7 +191,8 @@ def _truth(truth: Truth) -> dict[str, Any]:
         "median_delay_s": None if truth.delay_ms is None else truth.delay_ms / 1000,
         "false_alarms_per_day": truth.false_a_day,
         "false_alarms_per_device_day": truth.false_a_device_day,
-        "by_kind": {kind: {"found": found, "labels": n} for kind, found, n in truth.by_kind},
+        "by_kind": {one.kind: _of_kind(one) for one in truth.by_kind},
+        "by_detector": {name: _truth(alone) for name, alone in truth.by_detector.items()},
         "missed": [
             {
                 "source": label.source,
@@ -180,4 +202,14 @@ def _truth(truth: Truth) -> dict[str, Any]:
             }
             for label in truth.missed
         ],
+    }
+
+
+def _of_kind(one: OfKind) -> dict[str, Any]:
+    return {
+        "found": one.found,
+        "labels": one.labels,
+        "recall": one.recall,
+        "precision": one.precision,
+        "median_delay_s": None if one.delay_ms is None else one.delay_ms / 1000,
     }
