@@ -37,6 +37,8 @@ KAFKA_OPTIONS: Mapping[str, str | int | bool] = {
     "compression.type": "lz4",
     "enable.idempotence": True,
     "queue.buffering.max.messages": 200_000,
+    # What its brokers do is told once, by the error that ends the run, not line by line.
+    "log_level": 2,
     # Failures alone are reported; the others are known by what is left in the queue.
     "delivery.report.only.error": True,
 }

@@ -21,14 +21,20 @@ def by_time(rows: Rows) -> Iterator[Rows]:
 async def pass_on(blocks: Iterable[Rows], pace: float, start_ms: int, puts: list[Put]) -> int:
     """Give all rows to all outlets, ``pace`` times as fast as their times pass (0: at once); how many.
 
-    Pace 1 keeps to the clock on the wall, others to the moment at which the first row went out.
+    Pace 1 keeps to the clock on the wall: what is past goes at once. Other paces keep to the moment at which
+    the first row went out.
     """
-    count, began_s, now_ms = 0, clock.monotonic_s(), clock.now_ms()
+    count, began_s = 0, clock.monotonic_s()
+    origin_ms = clock.now_ms() if pace == 1 else start_ms
+
+    def wait_s(rows: Rows) -> float:
+        away_ms = int(rows.t_ms.max()) - origin_ms
+        return away_ms / 1000 / pace - (clock.monotonic_s() - began_s) if pace else 0.0
+
     for block in blocks:
-        for rows in by_time(block) if pace else (block,):
-            if pace:
-                since_ms = float(rows.t_ms.max()) - (now_ms if pace == 1 else start_ms)
-                await clock.sleep_s(since_ms / 1000 / pace - (clock.monotonic_s() - began_s))
+        for rows in by_time(block) if wait_s(block) > 0.0 else (block,):
+            if (pause_s := wait_s(rows)) > 0.0:
+                await clock.sleep_s(pause_s)
             for put in puts:
                 await put(rows)
             count += len(rows.row)
