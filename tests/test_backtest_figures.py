@@ -99,6 +99,40 @@ def test_nothing_to_judge_is_not_defined() -> None:
     assert (truth.recall, truth.precision, truth.delay_ms) == (None, None, None)
 
 
+def test_figures_by_kind_and_by_detector_worked_out_by_hand() -> None:
+    """A group finds labels of any of its metrics, and only those count for it; each detector has its own
+    recall, delay and false alarms; of the false ones a kind has the part that it has of the labels."""
+    of_group = {"kind": "anomaly", "metric": "motor"}
+    episodes = [
+        episode(11, 12),  # own past finds the step after 1 h
+        episode(52, 53, **of_group),  # the group finds the break of t after 2 h
+        episode(71, 72, **of_group),  # and the step of p, after 1 h
+        episode(200, 201, **of_group),  # false
+        episode(52, 53, source="b", **of_group),  # of another device: false
+    ]
+    labels = [
+        label(10, 13, kind="step"),
+        label(50, 60, kind="break"),
+        label(70, 72, metric="p", kind="step"),
+        label(90, 91, metric="alone", kind="step"),
+    ]
+    truth = figures_of(replayed(episodes), TEN_DAYS, labels, {"motor": ("t", "p")}).truth
+    assert truth is not None
+    assert (truth.found, truth.true_alerts, truth.false_alerts) == (3, 3, 2)
+    own, group = truth.by_detector["own past"], truth.by_detector["motor"]
+    assert (own.labels, own.found, own.true_alerts, own.false_alerts, own.delay_ms) == (4, 1, 1, 0, HOUR)
+    assert (group.labels, group.found, group.true_alerts, group.false_alerts) == (3, 2, 2, 2)
+    breaks, steps = group.by_kind
+    assert (breaks.kind, breaks.recall, breaks.delay_ms) == ("break", 1.0, 2 * HOUR)
+    assert (steps.kind, steps.recall, steps.delay_ms) == ("step", 0.5, HOUR)
+    assert (breaks.false_alerts, steps.false_alerts) == pytest.approx((2 / 3, 4 / 3))
+    assert (breaks.precision, steps.precision) == pytest.approx((0.6, 3 / 7))
+    assert own.by_kind[0].precision is None
+    alone = figures_of(replayed(episodes[:1]), TEN_DAYS, labels).truth
+    assert alone is not None
+    assert alone.by_detector == {}
+
+
 # --- gates ------------------------------------------------------------------------------------------------
 
 

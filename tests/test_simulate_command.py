@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,6 +233,13 @@ def test_a_topic_has_what_the_file_has(brokers: str, tmp_path: Path) -> None:
     assert sorted((*keys[i], t_ms, value) for i, t_ms, value in sent) == sorted(
         (key, name, one["timestamp"], value) for key, one in told for name, value in one["sensors"].items()
     )
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install is said."""
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(ConfigError, match=r"pip install 'plexus-detect\[kafka\]'"):
+        run("--kafka", "--days", 0.01)
 
 
 def test_a_broker_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,7 @@ def _setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ConfigError(f"-X: '{text}' is no setting; write KEY=VALUE, as in -X acks=1")
+    # A variable may be named, since what stands here stands in the list of processes too.
     return name.strip(), os.path.expandvars(value)
 
 
