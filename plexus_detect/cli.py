@@ -31,6 +31,7 @@ from plexus_detect.serve.command import serve
 from plexus_detect.simulate.command import simulate
 from plexus_detect.statefile.command import state
 from plexus_detect.status.command import status
+from plexus_detect.streampipes.command import streampipes
 from plexus_detect.train.command import train
 from plexus_detect.train.models import models
 
@@ -188,7 +189,7 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-for command in (monitors, backtest, explain, train, models, simulate, serve, state, status, doctor):
+for command in (monitors, backtest, explain, train, models, simulate, streampipes, serve, state, status, doctor):
     cli.add_command(command)
 
 

@@ -16,6 +16,7 @@ from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.exposure import unprotected
 from plexus_detect.config.monitors import MonitorsConfig
 from plexus_detect.config.rules import DetectConfig, FleetConfig, MetricConfig, SeriesRule
+from plexus_detect.config.streampipes import StreamPipesConfig
 from plexus_detect.config.values import (
     Duration,
     FilePath,
@@ -258,6 +259,9 @@ class Config(Section):
         default_factory=HealthConfig, description="How the worker is seen from outside, and how it leaves."
     )
     monitors: MonitorsConfig = Field(default_factory=MonitorsConfig, description="Where the monitors are.")
+    streampipes: StreamPipesConfig = Field(
+        default_factory=StreamPipesConfig, description="Apache StreamPipes, for the commands of that name."
+    )
     log: LogConfig = Field(default_factory=LogConfig, description="The log on standard error.")
 
     @model_validator(mode="before")

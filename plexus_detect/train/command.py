@@ -43,27 +43,44 @@ def train(config_paths: tuple[Path, ...], name: str, output: str, **asked: str |
     at its next start), and its card is printed.
     """
     from plexus_detect.policy import group_rule
+
+    config = configured(config_paths)
+    group = group_of(config, name)
+    rule = group_rule(config, group, with_model=False)
+    show_cards(keep_models(config, group, rule, _pasts(config, rule, asked)), output)
+
+
+def keep_models(
+    config: Config,
+    group: DetectorConfig,
+    rule: GroupRule,
+    pasts: list[Past],
+    facts_of_all: Mapping[str, object] | None = None,
+) -> list[dict[str, object]]:
+    """Fit the models of a group and keep them as the newest versions; their cards. Raises FitError."""
     from plexus_detect.training.shelf import MADE_BY, TRAIN
     from plexus_detect.training.versions import ModelFolder
 
-    config = configured(config_paths)
-    group = _group(config, name)
-    rule = group_rule(config, group, with_model=False)
-    pasts = _pasts(config, rule, asked)
-    folder, cards = ModelFolder(config.models), []
+    folder, cards = ModelFolder(config.models), list[dict[str, object]]()
     for kept_as, made in _made(group, rule, pasts):
         facts = {"metrics": list(group.metrics), **made.card, "parity": made.parity, MADE_BY: TRAIN}
+        facts |= facts_of_all or {}
         version = folder.keep(kept_as, made.arrays, facts, made.onnx)
         cards.append(
             {"name": kept_as, **facts, "version": version, "path": str(folder.path_of(kept_as, version))}
         )
+    return cards
+
+
+def show_cards(cards: list[dict[str, object]], output: str) -> None:
+    """Print cards as text or JSON."""
     if output == "json":
         click.echo(json.dumps(cards, indent=2))
     else:
         tell("\n\n".join(card_text(card) for card in cards))
 
 
-def _group(config: Config, name: str) -> DetectorConfig:
+def group_of(config: Config, name: str) -> DetectorConfig:
     """The entry of detectors with this name. Raises ConfigError."""
     from plexus_detect.config.mistakes import near_match
 
