@@ -161,11 +161,10 @@ class Kafka:
 
     kind = SupportedBroker.KAFKA
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         own = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 1, "log_level": 0}
         self._cluster = kafka.Producer(own)
-        broker = next(iter(self._cluster.list_topics(timeout=5).brokers.values()))
-        self.port = broker.port
+        self.port = port or next(iter(self._cluster.list_topics(timeout=5).brokers.values())).port
         self._producer = kafka.Producer({"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": 0})
         self._got: list[dict[str, Any]] = []
         self._done = threading.Event()
@@ -180,7 +179,12 @@ class Kafka:
 
     def _listen(self, topic: str) -> None:
         consumer = kafka.Consumer(
-            {"bootstrap.servers": f"127.0.0.1:{self.port}", "group.id": "test", "log_level": 0}
+            {
+                "bootstrap.servers": f"127.0.0.1:{self.port}",
+                "group.id": "test",
+                "log_level": 0,
+                "fetch.wait.max.ms": 5,
+            }
         )
         partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions
         consumer.assign([kafka.TopicPartition(topic, number, 0) for number in partitions])

@@ -17,8 +17,9 @@ from streampipes.model.resource.function_definition import FunctionId
 from plexus_detect import clock
 from plexus_detect.config.streampipes import StreamPipesConfig
 from plexus_detect.logs import event
-from plexus_detect.streampipes.brokers import Reach, outlet_of
+from plexus_detect.streampipes.brokers import Reach
 from plexus_detect.streampipes.desk import Desk
+from plexus_detect.streampipes.grounding import outlet_of
 from plexus_detect.streampipes.history import form_of
 from plexus_detect.streampipes.reading import Form
 
@@ -32,11 +33,16 @@ PUBLISHED_MAX = 5_000
 
 
 class AnomalyFunction(StreamPipesFunction):
-    """Judges each event and adds one to the output stream: ``onEvent`` takes, ``work`` judges what was taken
-    together and publishes. A new one is made for each connection; ``desk`` is what they share."""
+    """Judges each event and adds one to the output stream: ``onEvent`` takes, ``judge`` judges what was
+    taken together, ``publish`` sends it. A new one is made for each connection; they share ``desk``."""
 
     def __init__(
-        self, streams: list[DataStream], output: DataStream, desk: Desk, settings: StreamPipesConfig
+        self,
+        streams: list[DataStream],
+        output: DataStream,
+        desk: Desk,
+        settings: StreamPipesConfig,
+        reach: Reach,
     ) -> None:
         # The client would connect an output here, in a loop that ends at once: ours is opened later.
         super().__init__(
@@ -47,9 +53,10 @@ class AnomalyFunction(StreamPipesFunction):
         )
         self.function_definition.add_output_data_stream(output)
         self.desk = desk
+        self.reach = reach
         self._settings = settings
         self._output = output
-        self._outlet = outlet_of(output, reach_of(settings))
+        self._outlet = outlet_of(output, reach)
         self._forms: dict[str, Form] = {}
         self._taken: list[tuple[Form, object]] = []
         self._turn = asyncio.Lock()
@@ -82,13 +89,15 @@ class AnomalyFunction(StreamPipesFunction):
         """Connect the output. Raises BrokerLostError."""
         await self._outlet.connect(self._output)
 
-    async def work(self) -> None:
-        """Judge what was taken and publish all results. Raises BrokerLostError; they are kept then."""
+    def judge(self) -> None:
+        """Judge what was taken; the results wait."""
+        taken, self._taken = self._taken, []
+        for device, result in self.desk.judge(taken):
+            self.desk.add(device, result)
+
+    async def publish(self) -> None:
+        """Publish all results that wait. Raises BrokerLostError; they go on waiting then."""
         async with self._turn:
-            taken, self._taken = self._taken, []
-            if taken:
-                for device, result in self.desk.judge(taken):
-                    self.desk.add(device, result)
             while self.desk.results:
                 part = list(islice(self.desk.results, PUBLISHED_MAX))
                 await self._outlet.publish(part)

@@ -61,6 +61,16 @@ class RowGroup:
             self._models[name] = self._load(name, device)
         return self._models[name]
 
+    def preload(self) -> None:
+        """Read the models that are there, before the first event has to wait for it."""
+        rule = self.watched.rule
+        if rule.shared or self.watched.level is not None:
+            self.model("")
+        for name in self._folder.names():
+            group, at, device = name.partition("@")
+            if at and group == rule.name and not rule.shared:
+                self.model(device)
+
     def _load(self, name: str, device: str) -> RowModel | None:
         try:
             found = load_rows(self._folder, self.watched.rule, device, self.watched.level)

@@ -10,9 +10,10 @@ from streampipes.functions.function_handler import FunctionHandler
 from streampipes.functions.registration import Registration
 from streampipes.functions.utils.function_context import FunctionContext
 
-from plexus_detect.streampipes.brokers import Inlet, inlet_of
+from plexus_detect.streampipes.brokers import Inlet
 from plexus_detect.streampipes.core import Core
-from plexus_detect.streampipes.function import AnomalyFunction, parsed, reach_of
+from plexus_detect.streampipes.function import AnomalyFunction, parsed
+from plexus_detect.streampipes.grounding import inlet_of
 
 
 class Handler(FunctionHandler):
@@ -64,7 +65,7 @@ class Handler(FunctionHandler):
         try:
             await function.open()
             for stream_id, context in self.stream_contexts.items():
-                inlet = context.broker = inlet_of(context.schema, reach_of(self._core.settings))
+                inlet = context.broker = inlet_of(context.schema, function.reach)
                 self.brokers.append(inlet)
                 await inlet.connect(context.schema)
                 pumps.append(self._pump(stream_id, inlet, stopping))
@@ -89,13 +90,16 @@ class Handler(FunctionHandler):
         """Events of one stream to the function, a batch after another: no more is read while results wait."""
         settings, function = self._core.settings, self._function
         # What no broker took the last time goes first.
-        await function.work()
+        await function.publish()
         while not stopping.is_set():
             payloads = await inlet.receive(settings.batch, settings.linger_ms / 1000)
             if payloads:
                 for payload in payloads:
                     function.onEvent(parsed(payload), stream_id)
-                await function.work()
+                # Nothing else comes between: an event is either judged, or read again.
+                function.judge()
+                inlet.judged()
+                await function.publish()
                 await inlet.commit()
 
 

@@ -20,6 +20,11 @@ class Judging:
         self.statistics = statistics
         self._newest: dict[str, int] = {}
 
+    def preload(self) -> None:
+        """Read the models that are there."""
+        for group in self.groups:
+            group.preload()
+
     def refresh(self) -> None:
         """Take the versions of models that are in use now."""
         for group in self.groups:

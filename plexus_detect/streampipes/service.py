@@ -17,7 +17,7 @@ from plexus_detect.logs import event
 from plexus_detect.policy import HISTORY_ROWS, group_rule, policy_of
 from plexus_detect.streampipes.core import Core, broker_of
 from plexus_detect.streampipes.desk import Desk
-from plexus_detect.streampipes.function import AnomalyFunction
+from plexus_detect.streampipes.function import AnomalyFunction, reach_of
 from plexus_detect.streampipes.groups import RowGroup, Watched
 from plexus_detect.streampipes.handler import Handler
 from plexus_detect.streampipes.history import lake_rows
@@ -79,6 +79,7 @@ class Service:
         self._config = config
         self._env = env
         self.desk = desk_of(config)
+        self._reach = reach_of(config.streampipes)
         self._warm = False
         self._guard = threading.Lock()
         self._stopped = False
@@ -146,8 +147,10 @@ class Service:
         streams = core.chosen()
         output = core.output(streams[0])
         kinds = {broker_of(stream).name.lower() for stream in (*streams, output)}
+        if self.lives == 0:
+            self.desk.judging.preload()
         self._warmed(core)
-        function = AnomalyFunction(streams, output, self.desk, core.settings)
+        function = AnomalyFunction(streams, output, self.desk, core.settings, self._reach)
         handler = Handler(function, core, lambda: self._begun(kinds, lost_s))
         with self._guard:
             self._handler = handler
