@@ -17,7 +17,7 @@ from streampipes.functions.broker import Consumer, Publisher
 from plexus_detect.errors import TransientError
 
 # How long a broker may take for anything before it counts as lost.
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 
 # How long a read waits for a first event: a stop is noticed by then.
 IDLE_S = 0.25
@@ -53,6 +53,10 @@ class Inlet(Consumer):
     async def receive(self, most: int, linger_s: float) -> list[bytes]:
         """Up to ``most`` events: those that come within ``linger_s`` of the first; none when none came for a
         while. Raises BrokerLostError."""
+
+    def left(self) -> list[bytes]:
+        """What came and was not received; no broker gives it again."""
+        return []
 
     def judged(self) -> None:
         """What was received is judged: a later connection begins after it."""

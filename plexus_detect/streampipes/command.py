@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def train(config_paths: tuple[Path, ...], name: str, output: str, **asked: str |
     _require()
     from plexus_detect import clock
     from plexus_detect.policy import group_rule
-    from plexus_detect.streampipes.core import Core
+    from plexus_detect.streampipes.connection import Core
     from plexus_detect.streampipes.history import from_lake
 
     config = configured(config_paths)
@@ -60,8 +61,8 @@ def train(config_paths: tuple[Path, ...], name: str, output: str, **asked: str |
     if not measure:
         raise ConfigError("--measure: no measure is named; give one of the data lake")
     span = _span(str(asked["start"]), str(asked["end"]), clock.now_ms())
-    core = Core.of(config, os.environ)
-    pasts = from_lake(core, measure, rule, span, int(asked["rows"] or 0))
+    with closing(Core.of(config, os.environ)) as core:
+        pasts = from_lake(core, measure, rule, span, int(asked["rows"] or 0))
     if not pasts:
         raise ConfigError(
             f"--measure: '{measure}' has no rows in that span of sources {', '.join(rule.sources)}; check "

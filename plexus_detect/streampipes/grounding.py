@@ -6,7 +6,7 @@ from streampipes.functions.broker.broker_handler import SupportedBroker
 from streampipes.model.resource import DataStream
 
 from plexus_detect.streampipes.brokers import Inlet, Outlet, Reach
-from plexus_detect.streampipes.core import broker_of
+from plexus_detect.streampipes.connection import broker_of
 from plexus_detect.streampipes.kafkabroker import KafkaInlet, KafkaOutlet
 from plexus_detect.streampipes.natsbroker import NatsInlet, NatsOutlet
 

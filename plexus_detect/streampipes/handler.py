@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from streampipes.functions.function_handler import FunctionHandler
 from streampipes.functions.registration import Registration
 from streampipes.functions.utils.function_context import FunctionContext
 
 from plexus_detect.streampipes.brokers import Inlet
-from plexus_detect.streampipes.core import Core
+from plexus_detect.streampipes.connection import Core
 from plexus_detect.streampipes.function import AnomalyFunction, parsed
 from plexus_detect.streampipes.grounding import inlet_of
 
@@ -61,14 +61,11 @@ class Handler(FunctionHandler):
                 self._stopping = None
 
     async def _serve(self, stopping: asyncio.Event) -> None:
-        function, pumps = self._function, list[Coroutine[None, None, None]]()
+        function = self._function
+        inlets: list[tuple[str, Inlet]] = []
         try:
-            await function.open()
-            for stream_id, context in self.stream_contexts.items():
-                inlet = context.broker = inlet_of(context.schema, function.reach)
-                self.brokers.append(inlet)
-                await inlet.connect(context.schema)
-                pumps.append(self._pump(stream_id, inlet, stopping))
+            if not await _unless(stopping, self._connected(inlets)):
+                return
             schemas = {stream_id: context.schema for stream_id, context in self.stream_contexts.items()}
             number = function.getFunctionId().id
             function.onServiceStarted(
@@ -76,15 +73,26 @@ class Handler(FunctionHandler):
             )
             self.started.set()
             self._on_start()
-            await _together(pumps)
+            try:
+                await _together([self._pump(stream_id, inlet, stopping) for stream_id, inlet in inlets])
+            finally:
+                self._take([(stream_id, payload) for stream_id, inlet in inlets for payload in inlet.left()])
+            await function.publish()
         finally:
-            for pump in pumps:
-                pump.close()
             for broker in self.brokers:
                 await broker.disconnect()
             await function.close()
             if self.started.is_set():
                 function.onServiceStopped()
+
+    async def _connected(self, inlets: list[tuple[str, Inlet]]) -> None:
+        """Connect the output, and every stream, which is then among ``inlets``."""
+        await self._function.open()
+        for stream_id, context in self.stream_contexts.items():
+            inlet = context.broker = inlet_of(context.schema, self._function.reach)
+            self.brokers.append(inlet)
+            await inlet.connect(context.schema)
+            inlets.append((stream_id, inlet))
 
     async def _pump(self, stream_id: str, inlet: Inlet, stopping: asyncio.Event) -> None:
         """Events of one stream to the function, a batch after another: no more is read while results wait."""
@@ -94,13 +102,31 @@ class Handler(FunctionHandler):
         while not stopping.is_set():
             payloads = await inlet.receive(settings.batch, settings.linger_ms / 1000)
             if payloads:
-                for payload in payloads:
-                    function.onEvent(parsed(payload), stream_id)
                 # Nothing else comes between: an event is either judged, or read again.
-                function.judge()
+                self._take([(stream_id, payload) for payload in payloads])
                 inlet.judged()
                 await function.publish()
                 await inlet.commit()
+
+    def _take(self, payloads: Sequence[tuple[str, bytes]]) -> None:
+        """Let the function judge messages of streams; their results wait."""
+        for stream_id, payload in payloads:
+            self._function.onEvent(parsed(payload), stream_id)
+        self._function.judge()
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Whether the work was done; it is not, when it was time to stop before."""
+    task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        for one in (task, stop):
+            one.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)
 
 
 async def _together(pumps: list[Coroutine[None, None, None]]) -> None:

@@ -16,7 +16,7 @@ from plexus_detect.errors import ConfigError
 from plexus_detect.groups import GroupRule
 from plexus_detect.logs import event
 from plexus_detect.series import F64, I64, SeriesKey
-from plexus_detect.streampipes.core import Core
+from plexus_detect.streampipes.connection import Core
 from plexus_detect.streampipes.reading import Form, read
 from plexus_detect.train.history import Past
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -83,21 +83,24 @@ class KafkaInlet(Inlet):
     def _assign(self, there: Sequence[int]) -> None:
         client = self._client()
         parts = [kafka.TopicPartition(self.topic_name, number) for number in there]
+        known, new = self._reach.positions.get(self.topic_name, {}), []
         for part in client.committed(parts, timeout=ANSWER_S):
-            bounds = client.get_watermark_offsets(part, timeout=ANSWER_S)
-            at = self._reach.positions.get(self.topic_name, {}).get(part.partition, part.offset)
-            self._next[part.partition] = _begin(at, *bounds)
-        client.assign(self._positions())
-        # From now on nothing is missed: a crash before the first commit would begin at a later "now".
-        client.commit(offsets=self._positions(), asynchronous=False)
+            at = known.get(part.partition, part.offset)
+            self._next[part.partition] = _begin(at, *client.get_watermark_offsets(part, timeout=ANSWER_S))
+            if part.offset < 0:
+                new.append(part.partition)
+        client.assign(self._positions(self._next))
+        if new:
+            # From now on nothing is missed: a crash before the first commit would begin at a later "now".
+            client.commit(offsets=self._positions(new), asynchronous=False)
 
     def _partitions(self) -> list[int]:
         """The partitions of the topic, none while there is none: many a broker creates what is asked for."""
         found = self._client().list_topics(self.topic_name, timeout=ANSWER_S)
         return list(found.topics[self.topic_name].partitions)
 
-    def _positions(self) -> list[kafka.TopicPartition]:
-        return [kafka.TopicPartition(self.topic_name, number, at) for number, at in self._next.items()]
+    def _positions(self, partitions: Iterable[int]) -> list[kafka.TopicPartition]:
+        return [kafka.TopicPartition(self.topic_name, number, self._next[number]) for number in partitions]
 
     async def receive(self, most: int, linger_s: float) -> list[bytes]:
         """See ``Inlet``."""
@@ -127,7 +130,7 @@ class KafkaInlet(Inlet):
         await self._thread.call(self._commit)
 
     def _commit(self) -> None:
-        self._client().commit(offsets=self._positions(), asynchronous=False)
+        self._client().commit(offsets=self._positions(self._next), asynchronous=False)
 
     async def disconnect(self) -> None:
         """End the connection and the thread."""

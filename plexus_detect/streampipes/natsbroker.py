@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import deque
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ class _Nats:
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
         self._lost = asyncio.Event()
+        self._error_seen: Exception | None = None
         self.client: NatsClient | None = None
 
     async def connect_to(self, host: str, port: int) -> NatsClient:
@@ -37,16 +39,20 @@ class _Nats:
             self.client = await nats.connect(
                 f"nats://{host}:{port}",
                 allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
                 connect_timeout=int(ANSWER_S),
                 error_cb=self._error,
                 disconnected_cb=self._gone,
                 closed_cb=self._gone,
             )
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise BrokerLostError(f"NATS at {host}:{port} does not answer ({_said(error)})") from None
+            why = _said(self._error_seen or error)
+            raise BrokerLostError(f"NATS at {host}:{port} does not answer ({why})") from None
         return self.client
 
     async def _error(self, error: Exception) -> None:
+        self._error_seen = error
         if isinstance(error, nats.errors.SlowConsumerError):
             event(log, logging.WARNING, "events_missed", broker="nats", err="they came faster than judged")
 
@@ -105,6 +111,12 @@ class NatsInlet(Inlet):
         self._room.set()
         return out
 
+    def left(self) -> list[bytes]:
+        """See ``Inlet``."""
+        out = list(self._waiting)
+        self._waiting.clear()
+        return out
+
     async def disconnect(self) -> None:
         """End the connection."""
         await self._nats.close()
@@ -145,4 +157,6 @@ async def _flushed(client: NatsClient) -> None:
 
 def _said(error: BaseException) -> str:
     """The reason in few words."""
-    return getattr(error, "strerror", None) or str(error).removeprefix("nats: ") or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error).removeprefix("nats: ") or type(error).__name__

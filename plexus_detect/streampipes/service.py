@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 
 from plexus_detect import clock
 from plexus_detect.backtest.moments import Span
@@ -15,7 +16,7 @@ from plexus_detect.config.exposure import unprotected
 from plexus_detect.errors import AuthError, ConfigError, PlexusDetectError
 from plexus_detect.logs import event
 from plexus_detect.policy import HISTORY_ROWS, group_rule, policy_of
-from plexus_detect.streampipes.core import Core, broker_of
+from plexus_detect.streampipes.connection import Core, broker_of
 from plexus_detect.streampipes.desk import Desk
 from plexus_detect.streampipes.function import AnomalyFunction, reach_of
 from plexus_detect.streampipes.groups import RowGroup, Watched
@@ -80,7 +81,7 @@ class Service:
         self._env = env
         self.desk = desk_of(config)
         self._reach = reach_of(config.streampipes)
-        self._warm = False
+        self._warm = self._told = False
         self._guard = threading.Lock()
         self._stopped = False
         self._handler: Handler | None = None
@@ -143,12 +144,14 @@ class Service:
 
     def _live(self, lost_s: float) -> None:
         """One life of the function: blocks until it is asked to end. Raises when core or broker are lost."""
-        core = Core.of(self._config, self._env)
+        with closing(Core.of(self._config, self._env)) as core:
+            self._with(core, lost_s)
+
+    def _with(self, core: Core, lost_s: float) -> None:
         streams = core.chosen()
         output = core.output(streams[0])
         kinds = {broker_of(stream).name.lower() for stream in (*streams, output)}
-        if self.lives == 0:
-            self.desk.judging.preload()
+        self.desk.judging.preload()
         self._warmed(core)
         function = AnomalyFunction(streams, output, self.desk, core.settings, self._reach)
         handler = Handler(function, core, lambda: self._begun(kinds, lost_s))
@@ -156,7 +159,8 @@ class Service:
             self._handler = handler
             if self._stopped:
                 return
-        if self.lives == 0:
+        if not self._told:
+            self._told = True
             event(log, logging.INFO, "streampipes", url=core.url, version=core.version)
             for warning in unprotected({"streampipes": core.url}):
                 event(log, logging.WARNING, "config_warning", msg=warning)

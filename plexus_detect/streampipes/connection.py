@@ -103,7 +103,11 @@ class _Client(StreamPipesClient):
             session.verify = str(self._settings.ca_file)
         session.max_redirects = 0
         session.hooks["response"].append(_checked)
-        return str(super()._get_server_version())
+        try:
+            return str(super()._get_server_version())
+        except Exception:
+            session.close()
+            raise
 
 
 def _checked(response: requests.Response, **_options: object) -> requests.Response:
@@ -112,6 +116,9 @@ def _checked(response: requests.Response, **_options: object) -> requests.Respon
     400, 404 and 405 are left to who asked, who knows what they mean there.
     """
     code = response.status_code
+    if code >= 400:
+        # Read to its end, which also gives the connection back.
+        _ = response.content
     if code in (401, 403):
         raise AuthError(
             f"StreamPipes refused user and API key ({code}); check them, and the user's rights in its UI"
@@ -186,6 +193,10 @@ class Core:
                 f"streampipes: {self.url} answered what its client cannot read for {what} "
                 f"({type(error).__name__}); check the versions of both"
             ) from None
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.request_session.close()
 
     # -- what there is
 
