@@ -80,10 +80,11 @@ def lake(core: FakeCore, n: int, now_ms: int) -> None:
     core.measures["presses"] = (["time", "device", *MOTOR], rows)
 
 
-def settings(folder: Path, port: int, more: str = "") -> Config:
-    """The configuration, written into a folder and loaded."""
-    (folder / "c.yaml").write_text(CONFIG.format(port=port, folder=folder) + more)
-    return load_config([folder / "c.yaml"], {})
+def settings(folder: Path, port: int, **pipes: str) -> Config:
+    """The configuration, written into a folder and loaded; with other settings of the section streampipes."""
+    (folder / "c.yaml").write_text(CONFIG.format(port=port, folder=folder))
+    env = {f"PLEXUS_DETECT_STREAMPIPES__{key}".upper(): value for key, value in pipes.items()}
+    return load_config([folder / "c.yaml"], env)
 
 
 class Nats:

@@ -122,14 +122,15 @@ def test_a_broker_that_is_started_again_is_found_again(
     room: tuple[Path, FakeCore], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The broker is killed and started on the same port: the function says that it is lost and for how long
-    it was, and judges what is published from then on."""
+    it was, and judges what is published from then on; the data lake is learned from once."""
     folder, core = room
     broker = Nats()
     try:
         topic = presses(core, broker)
         got = broker.listen(OUTPUT_TOPIC)
         now = int(time.time() * 1000) - 300_000
-        with Running(settings(folder, core.port)) as running, caplog.at_level("INFO", "plexus_detect"):
+        config = settings(folder, core.port, statistics="true")
+        with caplog.at_level("INFO", "plexus_detect"), Running(config) as running:
             broker.send(topic, sent(events(7, 10, now)))
             until(lambda: len(got) == 10, "answers before")
             broker.kill()
@@ -141,6 +142,7 @@ def test_a_broker_that_is_started_again_is_found_again(
             until(lambda: len(got) == 20, "answers after")
         assert got[13]["is_anomaly"]
         said = {record.getMessage(): record.fields for record in caplog.records if hasattr(record, "fields")}
+        assert said["warmed_up"]["rows"] == 2000
         assert "NATS" in said["function_lost"]["err"]
         assert "missed" in said["function_back"]["events"]
         assert said["function_stopped"]["published"] == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 from collections.abc import Mapping
@@ -196,6 +197,9 @@ async def serve(config: Config, env: Mapping[str, str]) -> int:
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            # A core that does not answer is waited for as long as a request may take: not by a person twice.
+            os._exit(EXIT_INTERRUPTED)
         caught.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
         stop.set()
 
