@@ -60,7 +60,12 @@ class KafkaInlet(Inlet):
         self._next: dict[int, int] = {}
 
     async def _make_connection(self, hostname: str, port: int) -> None:
-        own = {"group.id": self._reach.group, "enable.auto.commit": False, "allow.auto.create.topics": True}
+        own: dict[str, Any] = {
+            "group.id": self._reach.group,
+            "enable.auto.commit": False,
+            "allow.auto.create.topics": True,
+        }
+        own["error_cb"] = _away
         # Not every broker that speaks the protocol answers a waiting read as soon as there is an event.
         own["fetch.wait.max.ms"] = 50
         # Where events were deleted unread it must be said, and not gone on from the newest.
@@ -140,15 +145,23 @@ class KafkaInlet(Inlet):
         self._thread.close()
 
 
+def _away(error: kafka.KafkaError) -> None:
+    """Say that no broker answers; its client goes on trying by itself."""
+    if error.code() == kafka.KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the name that it has
+        event(log, logging.WARNING, "broker_away", broker="kafka", err=error.str())
+
+
 def _begin(committed: int, least: int, newest: int) -> int:
     """Where to go on in a partition whose events have these offsets; what is lost is said."""
     if committed < 0:
         return newest
     if least <= committed <= newest:
         return committed
-    why = f"the broker deleted {least - committed}" if committed < least else "the topic was made anew"
+    # Events that are older than a lost position may be those of weeks: they are not judged all over again.
+    lost = f"{least - committed} events were deleted there"
+    why = lost if committed < least else "the topic was cut off, or made anew"
     event(log, logging.WARNING, "events_missed", broker="kafka", err=why)
-    return least
+    return min(max(committed, least), newest)
 
 
 class KafkaOutlet(Outlet):
