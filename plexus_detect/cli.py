@@ -189,7 +189,19 @@ def score(detector: str) -> None:
     sys.stdout.write("".join(f"{s:.9g}\n" for s in score_series(t_ms, values, detector)))
 
 
-for command in (monitors, backtest, explain, train, models, simulate, streampipes, serve, state, status, doctor):
+for command in (
+    monitors,
+    backtest,
+    explain,
+    train,
+    models,
+    simulate,
+    streampipes,
+    serve,
+    state,
+    status,
+    doctor,
+):
     cli.add_command(command)
 
 
