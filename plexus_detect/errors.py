@@ -95,6 +95,12 @@ class UnsafePlanError(PlexusDetectError):
     exit_code = 5
 
 
+class NotDeployedError(PlexusDetectError):
+    """A model that is not comparable with the one in use, which stays."""
+
+    exit_code = 5
+
+
 class BusyError(PlexusDetectError):
     """Another run of ours is at work on the same; worth trying again later."""
 

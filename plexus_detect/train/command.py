@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from plexus_detect.groups import GroupRule
     from plexus_detect.train.history import Past
     from plexus_detect.train.making import Made
+    from plexus_detect.training.versions import ModelFolder
+
+    Make = Callable[[Sequence[Past]], Made]
 
 
 @click.command()
@@ -33,21 +36,27 @@ if TYPE_CHECKING:
 )
 @click.option("--to", "end", help="End of it, not included. Default: now, or the end of the file.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Read this CSV, not the platform.")
+@click.option(
+    "--deploy-if-comparable",
+    is_flag=True,
+    help="Use the new model only if it is comparable with the one in use on the newest fifth of the rows, which "
+    "it then has not learned; else exit 5.",
+)
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @config_option
-def train(config_paths: tuple[Path, ...], name: str, output: str, **asked: str | Path | None) -> None:
+def train(config_paths: tuple[Path, ...], name: str, output: str, **asked: str | Path | bool | None) -> None:
     """Fit the model of a group of detectors: from history, with what is normal in most of it.
 
     NAME is that of an entry of detectors in the configuration. The model is checked on rows that were held
-    back, kept as the newest version in the folder state.models, taken by a running worker (kind autoencoder:
-    at its next start), and its card is printed.
+    back, compared with the version in use, kept as the newest version in the folder state.models, taken by a
+    running worker, and its card is printed.
     """
     from plexus_detect.policy import group_rule
 
     config = configured(config_paths)
     group = group_of(config, name)
-    rule = group_rule(config, group, with_model=False)
-    show_cards(keep_models(config, group, rule, _pasts(config, rule, asked)), output)
+    rule, gate = group_rule(config, group, with_model=False), bool(asked["deploy_if_comparable"])
+    show_cards(keep_models(config, group, rule, _pasts(config, rule, asked), gate=gate), output)
 
 
 def keep_models(
@@ -56,28 +65,71 @@ def keep_models(
     rule: GroupRule,
     pasts: list[Past],
     facts_of_all: Mapping[str, object] | None = None,
+    *,
+    gate: bool = False,
 ) -> list[dict[str, object]]:
-    """Fit the models of a group and keep them as the newest versions; their cards. Raises FitError."""
-    from plexus_detect.training.shelf import MADE_BY, TRAIN
+    """Fit the models of a group and keep them as the newest versions; their cards. With a ``gate`` they are
+    used only if they are comparable with those in use. Raises FitError."""
+    from plexus_detect.training.trainer import require
     from plexus_detect.training.versions import ModelFolder
 
-    folder, cards = ModelFolder(config.models), list[dict[str, object]]()
-    for kept_as, made in _made(group, rule, pasts):
-        facts = {"metrics": list(group.metrics), **made.card, "parity": made.parity, MADE_BY: TRAIN}
-        facts |= facts_of_all or {}
-        version = folder.keep(kept_as, made.arrays, facts, made.onnx)
-        cards.append(
-            {"name": kept_as, **facts, "version": version, "path": str(folder.path_of(kept_as, version))}
-        )
-    return cards
+    require()
+    folder, facts = ModelFolder(config.models), facts_of_all or {}
+    return [_kept(folder, group, unit, facts, gate=gate) for unit in list(_units(group, rule, pasts))]
 
 
 def show_cards(cards: list[dict[str, object]], output: str) -> None:
-    """Print cards as text or JSON."""
+    """Print cards as text or JSON. Raises NotDeployedError when a model is not used."""
+    from plexus_detect.errors import NotDeployedError
+
     if output == "json":
         click.echo(json.dumps(cards, indent=2))
     else:
         tell("\n\n".join(card_text(card) for card in cards))
+    if refused := [sentence for card in cards if (sentence := _refusal(card))]:
+        raise NotDeployedError("; ".join(refused))
+
+
+def _kept(
+    folder: ModelFolder,
+    group: DetectorConfig,
+    unit: tuple[str, Sequence[Past], Make],
+    facts_of_all: Mapping[str, object],
+    *,
+    gate: bool,
+) -> dict[str, object]:
+    """Make one model, keep it, and use it unless a gate says otherwise; its card. Raises FitError."""
+    from plexus_detect import clock
+    from plexus_detect.train.gating import in_use, trained
+    from plexus_detect.training.shelf import MADE_BY, MADE_MS, TRAIN
+
+    kept_as, pasts, make = unit
+    one = trained(pasts, make, group, in_use(folder, kept_as, group), gate=gate)
+    made, use = one.made, not gate or one.comparison is None or one.comparison.may_follow
+    facts = {
+        "metrics": list(group.metrics),
+        **made.card,
+        "parity": made.parity,
+        MADE_BY: TRAIN,
+        MADE_MS: clock.now_ms(),
+        **facts_of_all,
+        **one.facts(),
+        "deployed": use,
+    }
+    version = folder.keep(kept_as, made.arrays, facts, made.onnx, use=use)
+    return {"name": kept_as, **facts, "version": version, "path": str(folder.path_of(kept_as, version))}
+
+
+def _refusal(card: Mapping[str, object]) -> str | None:
+    """Why a model is not used, as a sentence; None for one that is."""
+    about = card.get("comparison")
+    if card["deployed"] or not isinstance(about, dict):
+        return None
+    name, version, used = card["name"], card["version"], card["compared_with"]
+    return (
+        f"{name}: version {version} is kept but not used ({about['verdict']}): {about['why']}; version {used} "
+        f"stays, and to use the new one all the same: models roll-back {name} --to {version}"
+    )
 
 
 def group_of(config: Config, name: str) -> DetectorConfig:
@@ -97,13 +149,13 @@ def group_of(config: Config, name: str) -> DetectorConfig:
     return found
 
 
-def _pasts(config: Config, rule: GroupRule, asked: Mapping[str, str | Path | None]) -> list[Past]:
+def _pasts(config: Config, rule: GroupRule, asked: Mapping[str, str | Path | bool | None]) -> list[Past]:
     """The rows to learn from. Raises ConfigError when there are none."""
     from plexus_detect.train.history import from_file, from_platform
 
     file = asked["csv_file"]
     span = _span(config, asked)
-    pasts = from_file(Path(file), rule, span) if file else asyncio.run(from_platform(config, rule, span))
+    pasts = from_file(Path(str(file)), rule, span) if file else asyncio.run(from_platform(config, rule, span))
     if not pasts:
         raise ConfigError(
             f"detectors: no rows of {', '.join(rule.metrics)} on sources {', '.join(rule.sources)} in "
@@ -112,7 +164,7 @@ def _pasts(config: Config, rule: GroupRule, asked: Mapping[str, str | Path | Non
     return pasts
 
 
-def _span(config: Config, asked: Mapping[str, str | Path | None]) -> Span:
+def _span(config: Config, asked: Mapping[str, str | Path | bool | None]) -> Span:
     """What of the past is read. Raises ConfigError."""
     from plexus_detect.backtest.moments import TIME_FORMS, Span, moment_ms
     from plexus_detect.backtest.run import platform_now_ms
@@ -135,25 +187,34 @@ def _span(config: Config, asked: Mapping[str, str | Path | None]) -> Span:
     return Span(times[0], times[1])
 
 
-def _made(group: DetectorConfig, rule: GroupRule, pasts: list[Past]) -> list[tuple[str, Made]]:
-    """The models, by the names that they are kept under. Raises FitError."""
+def _units(
+    group: DetectorConfig, rule: GroupRule, pasts: Sequence[Past]
+) -> Iterator[tuple[str, Sequence[Past], Make]]:
+    """The models to make: the name that each is kept under, its rows, and how it is made of some."""
     from plexus_detect.groups import model_name
     from plexus_detect.learn.windowed import WindowedParams
     from plexus_detect.train.making import learned, windowed
-    from plexus_detect.training.trainer import require
 
-    require()
-    if group.kind == "autoencoder":
-        return [(group.name, windowed(pasts, group.metrics, WindowedParams(group.windows, group.level)))]
-    if rule.shared:
-        return [(group.name, learned(pasts, group.metrics, rule.learn))]
-    return [(model_name(rule, past.source), learned([past], group.metrics, rule.learn)) for past in pasts]
+    params = WindowedParams(group.windows, group.level)
+
+    def make(of: Sequence[Past]) -> Made:
+        if group.kind == "autoencoder":
+            return windowed(of, group.metrics, params)
+        return learned(of, group.metrics, rule.learn)
+
+    if group.kind == "autoencoder" or rule.shared:
+        yield group.name, pasts, make
+        return
+    for past in pasts:
+        yield model_name(rule, past.source), [past], make
 
 
 def card_text(card: Mapping[str, object]) -> str:
     """A model card in lines, one fact each."""
     facts = {key: value for key, value in card.items() if key not in ("name", "version", "columns")}
-    for key in ("from_ms", "to_ms"):
+    if isinstance(about := facts.pop("comparison", None), dict):
+        facts |= about
+    for key in ("made_ms", "from_ms", "to_ms"):
         if key in facts:
             facts[key.removesuffix("_ms")] = time_fact(facts.pop(key))
     rows = [f"  {key.replace('_', ' '):22}{_fact(value)}" for key, value in facts.items()]

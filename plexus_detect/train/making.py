@@ -20,19 +20,20 @@ from plexus_detect.train.history import Past
 from plexus_detect.training.onnx import checked, export
 from plexus_detect.training.trainer import fit_job
 from plexus_detect.training.versions import packed, unpacked
-from plexus_detect.training.windowed import STEPS, fit_windowed
+from plexus_detect.training.windowed import STEPS, fit_windowed, held_back
 
 
 @dataclass(frozen=True)
 class Made:
     """A model ready to be kept: its arrays, the facts of its card, and the ONNX file where there is one.
     ``parity`` is the largest difference between the scores of the model and of what is kept, on rows that
-    were held back."""
+    were held back; ``held`` says for each past which of its rows these are."""
 
     arrays: Mapping[str, npt.NDArray[np.generic]]
     card: Mapping[str, object]
     parity: float
     onnx: bytes | None = None
+    held: Sequence[Bool] = ()
 
 
 def learned(pasts: Sequence[Past], metrics: tuple[str, ...], params: LearnParams) -> Made:
@@ -71,12 +72,15 @@ def learned(pasts: Sequence[Past], metrics: tuple[str, ...], params: LearnParams
         "line": fitted.tail.line,
         "rows_beyond_the_line": f"{beyond:.3%} of all {len(read)} rows",
     }
+    apart = np.zeros(len(read), np.bool_)
+    apart[np.flatnonzero(chosen)[made.held]] = True
+    back = np.split(apart, np.cumsum([len(past.t_ms) for past in pasts])[:-1])
     exported = export(fitted.model)
     if exported is None:
-        return Made(fitted.arrays(), facts, parity)
+        return Made(fitted.arrays(), facts, parity, held=back)
     model, parity = checked(exported, held)
     facts |= model.card(params.features.names(metrics))
-    return Made(fitted.arrays(), facts, parity, exported.data)
+    return Made(fitted.arrays(), facts, parity, exported.data, back)
 
 
 def _features(past: Past, params: LearnParams) -> F64:
@@ -114,4 +118,7 @@ def windowed(
         "threshold": f"{params.threshold} ({PERCENTILES[params.threshold]:g} % of held-back rows are below)",
         "seed": params.seed,
     }
-    return Made(model.arrays(), facts, max(float(str(model.card["parity"])), reread))
+    apart, gaps = held_back(len(x), max(params.sizes)), len(gap) * np.arange(len(pasts))
+    starts = np.cumsum([0, *(len(past.x) for past in pasts)])[:-1] + gaps
+    back = [apart[start : start + len(past.x)] for start, past in zip(starts.tolist(), pasts, strict=True)]
+    return Made(model.arrays(), facts, max(float(str(model.card["parity"])), reread), held=back)

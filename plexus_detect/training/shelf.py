@@ -12,8 +12,8 @@ from plexus_detect.errors import ModelError
 from plexus_detect.learn.stream import Learner
 from plexus_detect.training.versions import ModelFolder
 
-# Who made a version, in its card.
-MADE_BY, TRAIN = "made_by", "train"
+# Who made a version, and when, in its card.
+MADE_BY, TRAIN, MADE_MS = "made_by", "train", "made_ms"
 
 
 class Shelf:

@@ -2,7 +2,7 @@
 
 ``<folder>/<name>/0007.npz`` holds the arrays and no pickle, ``0007.onnx`` the model in that form if it has
 one, ``0007.json`` the card with the fingerprints of both, ``current`` the number of the version in use,
-``rejected`` the numbers of those that a person went back from.
+``rejected`` the numbers of those that a person went back from, or that were not deployed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from plexus_detect.errors import ModelError
 from plexus_detect.learn.fitted import Fitted
 from plexus_detect.learn.model import Arrays
 
-# Versions kept of each model, but for the one in use.
+# Versions kept of each model, but for the one in use; and as many of those that were rejected.
 KEPT = 5
 
 # A folder's name may be this long on every file system.
@@ -111,22 +111,37 @@ class ModelFolder:
         """Keep a learned model as the newest version of ``name`` and use it; returns its number."""
         return self.keep(name, fitted.arrays(), {"metrics": fitted.names, **asdict(fitted.card)})
 
-    def keep(self, name: str, arrays: Arrays, facts: Mapping[str, object], onnx: bytes | None = None) -> int:
+    def keep(
+        self,
+        name: str,
+        arrays: Arrays,
+        facts: Mapping[str, object],
+        onnx: bytes | None = None,
+        *,
+        use: bool = True,
+    ) -> int:
         """Keep a model as the newest version of ``name`` and use it; returns its number.
 
-        ``facts`` of JSON values go into its card; ``onnx`` is kept beside it. The oldest versions beyond KEPT
-        are removed.
+        ``facts`` of JSON values go into its card; ``onnx`` is kept beside it. Without ``use`` it is kept for
+        people to look at: the version in use stays, and nobody goes back to the new one but by its number.
+        The oldest versions beyond KEPT are removed.
         """
         numbers, archive, home = self.versions(name), packed(arrays), self._of(name)
-        number = self._number(name)
+        now, number, rejected = self.current(name), self._number(name), self.rejected(name)
+        if not use and now is not None:
+            # First, so that nobody takes the newest version for the one in use.
+            written(home / "current", str(now).encode())
+            written(home / "rejected", json.dumps(sorted({*rejected.intersection(numbers), number})).encode())
         about = {**facts, "name": name, "version": number, "sha256": hashlib.sha256(archive).hexdigest()}
         written(home / f"{number:04}.npz", archive)
         if onnx is not None:
             about["fingerprint"] = hashlib.sha256(onnx).hexdigest()
             written(home / f"{number:04}.onnx", onnx)
         written(home / f"{number:04}.json", json.dumps(about, indent=2).encode())
-        written(home / "current", str(number).encode())
-        for old in numbers[:-KEPT]:
+        if use or now is None:
+            written(home / "current", str(number).encode())
+        chosen = [old for old in numbers if old not in rejected]
+        for old in {*chosen[:-KEPT], *sorted(rejected.intersection(numbers))[:-KEPT]} - {self.current(name)}:
             for suffix in ("json", "npz", "onnx"):
                 (home / f"{old:04}.{suffix}").unlink(missing_ok=True)
         return number

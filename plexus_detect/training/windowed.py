@@ -78,8 +78,7 @@ def fit_windowed(x: F64, names: Sequence[str], params: WindowedParams, steps: in
         )
     scale = robust_scale(whole)
     z = np.minimum(np.maximum(scale.of_rows(x), -AWAY_MAX), AWAY_MAX)
-    blocks = min(BLOCKS, n // (2 * largest))
-    held = (np.arange(n) * blocks // n) % HELD_EVERY == HELD_AT
+    held = held_back(n, largest)
     fitted = [_fit_size(z, held, size, params.seed, steps) for size in params.sizes]
     views, count = _with_lines([view for view, _ in fitted], z, held)
     card = {
@@ -91,6 +90,14 @@ def fit_windowed(x: F64, names: Sequence[str], params: WindowedParams, steps: in
         "steps": steps,
     }
     return Windowed(tuple(names), params, scale, views, card)
+
+
+def held_back(n: int, largest: int) -> Bool:
+    """Which of n rows are not learned but have the lines measured on them, where the largest window has so
+    many rows."""
+    blocks = min(BLOCKS, n // (2 * largest))
+    held: Bool = (np.arange(n) * blocks // n) % HELD_EVERY == HELD_AT
+    return held
 
 
 def _fit_size(z: F64, held: Bool, size: int, seed: int, steps: int) -> tuple[View, float]:
