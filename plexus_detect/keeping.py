@@ -9,7 +9,7 @@ from pathlib import Path
 from plexus_detect import clock
 from plexus_detect.groups import Group
 from plexus_detect.logs import event
-from plexus_detect.training.shelf import Shelf
+from plexus_detect.training.shelf import Shelf, WindowShelf
 from plexus_detect.training.versions import ModelFolder
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,9 @@ class Keeping:
     """Looks after the models in ``folder``; ``step`` may be called as often as wanted."""
 
     def __init__(self, folder: Path) -> None:
-        self._shelf = Shelf(ModelFolder(folder))
+        self._shelf, self._windows = Shelf(ModelFolder(folder)), WindowShelf(ModelFolder(folder))
+        # The newest time that the oldest model in use has learned.
+        self.learned_ms: int | None = None
         self._next_s = 0.0
         self._errors: list[str] = []
         self._failing: dict[tuple[str, str], str] = {}
@@ -34,6 +36,9 @@ class Keeping:
             return False
         self._next_s = clock.monotonic_s() + EVERY_S
         taken, errors = self._shelf.step(pair for group in groups for pair in group.models())
+        others, more = self._windows.step(groups)
+        taken, errors = taken + others, errors + more
+        self.learned_ms = min((t_ms for group in groups for t_ms in group.learned_ms()), default=None)
         for error in errors:
             if error not in self._errors:
                 event(log, logging.WARNING, "models_failed", err=error)

@@ -170,6 +170,13 @@ class Meters(Collector):
         if vitals.fits is not None:
             about = "From asking for a fit of a learned detector to its end."
             yield histogram(f"{PREFIX}fit_duration_seconds", about, vitals.fits)
+        if vitals.trainings is not None:
+            about = "Models trained on a schedule: deployed, refused as not comparable, or failed."
+            yield counter(f"{PREFIX}model_trainings", about, dict(vitals.trainings), "result")
+        learned_ms = vitals.learned_ms
+        about = "Age of the newest sample that the oldest model in use has learned."
+        age_ms = None if learned_ms is None else max(0, clock.now_ms() - learned_ms)
+        yield from _known("model_age_seconds", about, age_ms)
         about = "From the time of a sample to the post of its score being accepted."
         yield histogram(f"{PREFIX}event_to_score_seconds", about, vitals.delivery.event_to_score)
         for name, label, about, fields in _OF_TICKS:

@@ -99,10 +99,11 @@ def group_rule(config: Config, group: DetectorConfig, *, with_model: bool = True
 
 
 def _made(config: Config, group: DetectorConfig) -> tuple[OnnxModel | None, Windowed | None, str]:
-    """The models of a group that were made before, and a hash of them. Raises ConfigError."""
+    """The models of a group that were made before, and what a snapshot must agree with of them. Raises
+    ConfigError."""
     if group.kind == "autoencoder":
         windowed = _windowed(config.models, group)
-        return None, windowed, f"{windowed.card['data_hash']} {group.level}"
+        return None, windowed, f"windowed {group.level}"
     given = _given(group)
     return given, None, "" if given is None else given.fingerprint
 

@@ -23,6 +23,8 @@ from plexus_detect.outside import Outside
 from plexus_detect.policy import policy_of
 from plexus_detect.reader import Reader
 from plexus_detect.redaction import redact
+from plexus_detect.retraining import Retraining
+from plexus_detect.retraining import require as require_training
 from plexus_detect.retry import retried
 from plexus_detect.series import SeriesTable
 from plexus_detect.store import Store
@@ -47,6 +49,7 @@ class Service:
         self._config_paths = config_paths
         self._store = store
         self._outside = outside
+        self._retraining = Retraining(outside.vitals, config_paths)
         # The settings to go back to while the newest have not yet started a worker.
         self._before: Config | None = None
 
@@ -55,6 +58,7 @@ class Service:
 
         Raises what ``open_worker`` and ``Worker.run`` raise.
         """
+        require_training(self.config)
         while not stop.is_set():
             try:
                 await self._run_one(stop, reload)
@@ -77,12 +81,16 @@ class Service:
                 return
             self._before = None
             self._outside.ready(client, worker.budget)
-            watching = asyncio.create_task(self._watch(stop, reload, leave))
+            beside = {
+                asyncio.create_task(self._watch(stop, reload, leave)),
+                asyncio.create_task(self._retraining.run(self.config, leave)),
+            }
             try:
                 await worker.run(leave)
             finally:
-                watching.cancel()
-                await asyncio.wait({watching})
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
 
     async def _watch(self, stop: asyncio.Event, reload: asyncio.Event, leave: asyncio.Event) -> None:
         """Let the worker leave when it is to stop, or when new settings have passed all checks."""
@@ -137,6 +145,7 @@ class Service:
     async def _try(self, config: Config) -> None:
         """Everything that a start would find wrong. Raises ConfigError and ApiError."""
         _ = policy_of(config)
+        require_training(config)
         async with client_of(config) as client:
             await Reader(client, SeriesTable(), PollParams()).check()
             await retried(client.check_write)

@@ -64,6 +64,8 @@ class Vitals:
     that is well, ``last_read_s``: last one that brought any answer. ``dropped``: from the full outbox in the
     last poll. ``saved_ms``: last snapshot. ``delivery``: the totals of the delivery loop, which writes them.
     ``series_refused`` and ``series_expired`` are totals. ``fits``: durations of fits, where there are any.
+    ``trainings``: models trained on a schedule, by result. ``learned_ms``: the newest time that the oldest
+    model in use has learned.
     """
 
     interval_ms: int
@@ -92,6 +94,8 @@ class Vitals:
     dropped: int = 0
     delivery: DeliveryReport = field(default_factory=DeliveryReport)
     fits: Histogram | None = None
+    trainings: dict[str, int] | None = None
+    learned_ms: int | None = None
     heartbeat_ms: int | None = None
     stopping: bool = False
 

@@ -246,9 +246,11 @@ class Worker:
             self._store.note("last_successful_poll", stamp(self.vitals.last_ok_ms))
 
     def _tell(self, report: TickReport) -> None:
-        if self._keeping is not None and self._keeping.step(self.running.state.groups):
-            # What was taken is in no journal: a restart must find it in the snapshot.
-            self.save()
+        if self._keeping is not None:
+            if self._keeping.step(self.running.state.groups):
+                # What was taken is in no journal: a restart must find it in the snapshot.
+                self.save()
+            self.vitals.learned_ms = self._keeping.learned_ms
         self._narrator.tick(report)
         if self._on_tick is not None:
             self._on_tick(report)

@@ -22,6 +22,7 @@ def full_meters() -> Meters:
     vitals = Vitals(5000, 1000, 100, state_open=True, lock_held=True)
     vitals.started(clock.monotonic_s(), clock.now_ms())
     vitals.fits = Histogram(FIT_BOUNDS_S)
+    vitals.trainings, vitals.learned_ms = {"deployed": 1, "refused": 0, "failed": 0}, clock.now_ms()
     vitals.saved_ms = vitals.heartbeat_ms = clock.now_ms()
     series = {"scored": 5, "warming": 1, "grouped": 0, "silent": 1}
     stands = Standing(series, {"own_past": 1, "fleet": 0, "group": 0}, 1500)

@@ -111,6 +111,17 @@ class DetectorConfig(Section):
         description="Windows in rows whose mean, deviation, least and greatest value are looked at.",
     )
     lags: Lengths = Field(default=(), description="Rows back whose values are looked at too.")
+    retrain_ms: Annotated[int, Duration("0s", "90d")] = Field(
+        default=0,
+        alias="retrain",
+        description="A running worker trains kind autoencoder anew this often, and uses the new model if it "
+        "is comparable; 0s: never.",
+    )
+    retrain_from_ms: Annotated[int, Duration("1h", "365d")] = Field(
+        default=14 * 86_400_000,
+        alias="retrain_from",
+        description="The past that retrain learns from.",
+    )
     align_ms: Annotated[int, Duration("0s", "1h")] = Field(
         default=1000,
         alias="align",
@@ -146,6 +157,12 @@ class DetectorConfig(Section):
     def _check_model(self) -> None:
         if self.kind == "onnx" and self.model is None:
             raise mistake("kind onnx needs a model", "give the path of an .onnx file", keys=("model", "kind"))
+        if self.kind != "autoencoder" and self.retrain_ms:
+            raise mistake(
+                f"kind {self.kind} is not trained on a schedule",
+                "remove retrain: learned detectors have retrain_interval, files are made elsewhere",
+                keys=("retrain", "kind"),
+            )
         if self.kind != "onnx" and self.model is not None:
             raise mistake(f"kind {self.kind} has no file", "write kind: onnx", keys=("model", "kind"))
         try:

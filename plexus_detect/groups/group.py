@@ -16,7 +16,7 @@ from plexus_detect.columns import Snapshot, rooms, under
 from plexus_detect.episode import EpisodeParams, Episodes, Transition
 from plexus_detect.groups.join import Join, Rows, no_rows
 from plexus_detect.learn.job import Trainer
-from plexus_detect.learn.judge import Judge, judge_of
+from plexus_detect.learn.judge import Judge, WindowJudge, judge_of
 from plexus_detect.learn.stream import Learner, LearnParams
 from plexus_detect.learn.windowed import Windowed
 from plexus_detect.series import F64, I64, Points, Reason, SeriesKey
@@ -32,8 +32,8 @@ class GroupRule:
 
     ``sources`` are patterns of ``fnmatch``. With ``shared`` one model is learned from all sources together.
     Values within ``align_ms`` are one row (0: equal times). ``sensitivity`` is how many times further out
-    than the model's the line is. A model that ``learn`` is given, or autoencoders of ``windowed`` rows,
-    are known by ``model_hash``.
+    than the model's the line is. A model that ``learn`` is given is known by ``model_hash``, autoencoders of
+    ``windowed`` rows by their threshold: others take their place while it runs.
     """
 
     name: str
@@ -159,6 +159,20 @@ class Group:
         for source, judge in self.judges():
             if isinstance(judge, Learner):
                 yield model_name(self.rule, source), judge
+
+    def take(self, windowed: Windowed) -> None:
+        """Let autoencoders of windows take the place of those in use. Raises ModelError for other metrics."""
+        for _source, judge in self.judges():
+            if isinstance(judge, WindowJudge):
+                judge.take(windowed)
+        self.rule = replace(self.rule, windowed=windowed)
+
+    def learned_ms(self) -> list[int]:
+        """The newest time that each model in use has learned, where that is known."""
+        found = [judge.fitted.card.to_ms for _name, judge in self.models() if judge.fitted is not None]
+        if self.rule.windowed is not None:
+            found.append(self.rule.windowed.about.to_ms)
+        return [t_ms for t_ms in found if t_ms >= 0]
 
     def troubles(self) -> Iterator[tuple[str, str]]:
         """Sources whose last fit failed or was not taken, and why."""

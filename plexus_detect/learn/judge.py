@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plexus_detect.columns import rooms
+from plexus_detect.errors import ModelError
 from plexus_detect.learn.job import Trainer
 from plexus_detect.learn.model import Arrays
 from plexus_detect.learn.rows import aligned
@@ -39,7 +40,8 @@ class Judge(Protocol):
 
 
 class WindowJudge:
-    """Autoencoders of windows as a judge: a stream for each feed, fitted before and never again."""
+    """Autoencoders of windows as a judge: a stream for each feed. They are fitted elsewhere, and ``take``
+    puts new ones in their place."""
 
     error: str | None = None
 
@@ -64,8 +66,18 @@ class WindowJudge:
         """The state of every stream."""
         return {f"{i}.{name}": a for i, one in enumerate(self.streams) for name, a in one.dump().items()}
 
+    def take(self, windowed: Windowed) -> None:
+        """Use these from the next row on; what the streams have seen stays. Raises ModelError for those of
+        other sensors."""
+        if windowed.names != self.windowed.names:
+            raise ModelError(f"the windowed model was made for the sensors {windowed.names}")
+        seen, self.windowed = [one.dump() for one in self.streams], windowed
+        self.streams = [windowed.stream() for _ in seen]
+        for one, state in zip(self.streams, seen, strict=True):
+            one.load(state)
+
     def load(self, arrays: Arrays) -> None:
-        """Take over what ``dump`` gave. Raises ModelError for the state of another model."""
+        """Take over what ``dump`` gave. Raises ModelError for the state of a model of other sensors."""
         parts = rooms(arrays)
         self.streams = [self.windowed.stream() for _ in parts]
         for i, one in enumerate(self.streams):

@@ -162,6 +162,13 @@ class Windowed:
         z = self.scale.of_rows(np.where(np.isfinite(x), x, np.nan))
         return np.minimum(np.maximum(z, -AWAY_MAX), AWAY_MAX)
 
+    def is_as(self, other: Windowed) -> bool:
+        """Whether another one is the same model, whatever their thresholds are."""
+        mine, others = (
+            [(v.size, v.net.fingerprint, v.lines.tolist()) for v in w.views] for w in (self, other)
+        )
+        return self.names == other.names and mine == others
+
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Everything as named arrays; no object in them needs pickle."""
         about = {
@@ -284,12 +291,20 @@ class WindowStream:
         self._alerted = np.full(2, _NEVER, np.int64)
 
     def dump(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The state as columns."""
-        return {"rows": self._rows.copy(), "alerted": self._alerted.copy()}
+        """The state as columns: rows in the scale of the model, which is beside them."""
+        return {"rows": self._rows.copy(), "alerted": self._alerted.copy(), **self.fitted.scale.arrays()}
 
     def load(self, columns: Arrays) -> None:
-        """Take over what ``dump`` gave; raises ModelError for the state of another model."""
-        rows = np.asarray(columns["rows"], np.float64)
-        if rows.shape != self._rows.shape:
+        """Take over what ``dump`` gave, also that of an older model of the same sensors: what it has seen
+        goes on in the new scale. Raises ModelError for the state of a model of other sensors."""
+        rows, was = np.asarray(columns["rows"], np.float64), Scale.of(columns)
+        size, c = self._rows.shape
+        if rows.ndim != 2 or rows.shape[1] != c or was.unit.shape != (c,):
             raise ModelError(f"the state is of another windowed model: {rows.shape}, not {self._rows.shape}")
-        self._rows, self._alerted = rows.copy(), np.asarray(columns["alerted"], np.int64).copy()
+        mine = self.fitted.scale
+        if not (np.array_equal(was.centre, mine.centre) and np.array_equal(was.unit, mine.unit)):
+            rows = self.fitted.scaled(rows * was.unit + was.centre)
+        # A larger window has to be filled first; of a smaller one the oldest rows are not needed.
+        missing = np.full((max(0, size - len(rows)), c), np.nan)
+        self._rows = np.concatenate([missing, rows[max(0, len(rows) - size) :]])
+        self._alerted = np.asarray(columns["alerted"], np.int64).copy()

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--deploy-if-comparable",
     is_flag=True,
-    help="Use the new model only if it is comparable with the one in use on the newest fifth of the rows, which "
-    "it then has not learned; else exit 5.",
+    help="Use the new model only if it is comparable with the one in use on the newest fifth of the rows, "
+    "which it then has not learned; else exit 5.",
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @config_option
@@ -127,8 +127,8 @@ def _refusal(card: Mapping[str, object]) -> str | None:
         return None
     name, version, used = card["name"], card["version"], card["compared_with"]
     return (
-        f"{name}: version {version} is kept but not used ({about['verdict']}): {about['why']}; version {used} "
-        f"stays, and to use the new one all the same: models roll-back {name} --to {version}"
+        f"{name}: version {version} is kept but not used ({about['verdict']}): {about['why']}; version "
+        f"{used} stays, and to use the new one all the same: models roll-back {name} --to {version}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A new model and the one in use: which rows neither has learned, and what comes of the comparison on them."""
+"""A new model and the one in use: which rows neither has learned, and what comes of comparing them there."""
 
 from __future__ import annotations
 

@@ -7,9 +7,12 @@ A person chooses by training a model (the command ``train``) or by going back to
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from plexus_detect.errors import ModelError
+from plexus_detect.groups import Group
 from plexus_detect.learn.stream import Learner
+from plexus_detect.learn.windowed import Windowed
 from plexus_detect.training.versions import ModelFolder
 
 # Who made a version, and when, in its card.
@@ -76,3 +79,35 @@ class Shelf:
             return False
         card, mine = self._folder.card(name, version), learner.fitted.card
         return (card.get("data_hash"), card.get("backend")) == (mine.data_hash, mine.backend)
+
+
+class WindowShelf:
+    """Lets groups of windowed autoencoders take the version in use, as often as that is another one."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self._folder = folder
+        self._in_step: dict[str, int | None] = {}
+
+    def step(self, groups: Iterable[Group]) -> tuple[list[str], list[str]]:
+        """As ``Shelf.step``; what cannot be used is tried again, and the group goes on with what it has."""
+        taken, errors = list[str](), list[str]()
+        for group in groups:
+            try:
+                taken += [group.rule.name] if self._one(group) else []
+            except (ModelError, OSError) as error:
+                errors.append(f"{group.rule.name}: {error}")
+        return taken, errors
+
+    def _one(self, group: Group) -> bool:
+        used, name = group.rule.windowed, group.rule.name
+        if used is None:
+            return False
+        version = self._folder.current(name)
+        if version is None or self._in_step.get(name) == version:
+            return False
+        found = Windowed.of(self._folder.arrays(name, version), group.rule.metrics)
+        other = not found.is_as(used)
+        if other:
+            group.take(replace(found, params=replace(found.params, threshold=used.params.threshold)))
+        self._in_step[name] = version
+        return other

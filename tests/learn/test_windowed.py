@@ -187,7 +187,7 @@ def test_a_changed_or_foreign_model_is_refused_with_a_sentence(fitted: Windowed)
     with pytest.raises(ModelError, match="form 1, not 9"):
         Windowed.of({**arrays, "about": np.frombuffer(form, np.uint8)})
     with pytest.raises(ModelError, match="state is of another"):
-        fitted.stream().load({"rows": np.zeros((3, 6)), "alerted": np.zeros(2, np.int64)})
+        fitted.stream().load({**fitted.stream().dump(), "rows": np.zeros((31, 5))})
     with pytest.raises(ModelError, match="6 sensors"):
         fitted.stream().step(np.zeros((2, 5)), np.zeros(2, np.int64))
 
