@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from plexus_detect.learn.windowed import CRITICAL
 from plexus_detect.series import F64, I64, Bool
 
 # Of the rows that both can judge, and that are not beyond both lines, there must be so many.
@@ -67,16 +68,16 @@ class Stretch(NamedTuple):
 class Comparison:
     """What came of it: the verdict, and why as the rest of a sentence about the new model.
 
-    ``rows`` were compared, and ``both_beyond`` more left out: what both call an anomaly is one, and decides
-    nothing. ``ks_distance`` is 0 to 1. The errors at a quantile and the shares ``beyond`` the line, with the
-    anomalies that both see, are of (the model in use, the new one), as is ``finds``: the part of ``probes``
-    disturbances that each found. ``different`` is the share of rows that they judge differently.
+    ``rows`` were compared, and ``set_aside`` more were not: what both call an anomaly is one, and decides
+    nothing. ``ks_distance`` is 0 to 1. The errors at a quantile and the shares ``beyond`` the line (with what
+    is beyond both, and critical to neither) are of (the model in use, the new one), as is ``finds``: the part
+    of ``probes`` disturbances that each found. ``different`` is the share of rows that they judge otherwise.
     """
 
     verdict: Verdict
     why: str
     rows: int
-    both_beyond: int
+    set_aside: int
     ks_distance: float = float("nan")
     median: tuple[float, float] = (float("nan"),) * 2
     q90: tuple[float, float] = (float("nan"),) * 2
@@ -104,13 +105,16 @@ def compare(old: Candidate, new: Candidate, stretches: Sequence[Stretch]) -> Com
     """Compare ``new`` with ``old`` on the rows that were held back."""
     kept = [s for s in stretches if s.held.any()]
     ratios = [(old.score(s.x, s.t_ms), new.score(s.x, s.t_ms)) for s in kept]
-    sound = [s.held & np.isfinite(a) & np.isfinite(b) for s, (a, b) in zip(kept, ratios, strict=True)]
+    known = [s.held & np.isfinite(a) & np.isfinite(b) for s, (a, b) in zip(kept, ratios, strict=True)]
+    reach = max(old.reach, new.reach)
+    sound = [at & ~_aftermath(one, other, reach) for at, (one, other) in zip(known, ratios, strict=True)]
     was, now = (
         np.concatenate([np.zeros(0), *(r[i][at] for r, at in zip(ratios, sound, strict=True))])
         for i in (0, 1)
     )
     both = (was > 1.0) & (now > 1.0)
-    n, anomalous = int((~both).sum()), int(both.sum())
+    n = int((~both).sum())
+    anomalous = sum(int(at.sum()) for at in known) - n
     if n < ROWS_LEAST:
         besides = f" besides {anomalous} that both find anomalous" if anomalous else ""
         why = f"only {n} rows{besides} are left that neither model has learned, and {ROWS_LEAST} are needed"
@@ -132,6 +136,17 @@ def compare(old: Candidate, new: Candidate, stretches: Sequence[Stretch]) -> Com
     return Comparison(
         verdict, why, n, anomalous, facts.ks, median, q90, q99, facts.beyond, facts.different, probes, finds
     )
+
+
+def _aftermath(one: F64, other: F64, reach: int) -> Bool:
+    """Rows that are critical to both models, and those whose windows look back on one: how long a fault
+    echoes in a model says nothing about how it judges what is normal."""
+    ends = np.flatnonzero((np.nan_to_num(one) > CRITICAL) & (np.nan_to_num(other) > CRITICAL))
+    edges = np.zeros(len(one) + 1, np.int64)
+    np.add.at(edges, ends, 1)
+    np.add.at(edges, np.minimum(ends + reach, len(one)), -1)
+    out: Bool = np.cumsum(edges[:-1]) > 0
+    return out
 
 
 class _Facts(NamedTuple):
