@@ -38,7 +38,7 @@ TRAINING_S_MAX = 3_600.0
 RESULTS = ("deployed", "refused", "failed")
 
 # Figures of the comparison that the log tells.
-_TOLD = ("rows", "ks_distance", "median", "q90", "q99", "beyond", "different", "probes", "finds")
+_TOLD = ("rows", "ks_distance", "median", "q90", "q99", "beyond", "different", "lost", "probes", "finds")
 
 
 class Ended(NamedTuple):
@@ -74,16 +74,20 @@ class Retraining:
         self._failed_ms: dict[str, int] = {}
 
     async def run(self, config: Config, stop: asyncio.Event) -> None:
-        """Train again and again until ``stop`` is set; at once if there is nothing to train on a schedule."""
+        """Train what is due, again and again until ``stop`` is set; ends at once if nothing has a schedule.
+
+        The first look is after a while: a start has the past to read, and one that follows another quickly
+        must not train each time.
+        """
         groups = [group for group in config.detectors if group.retrain_ms]
         if not groups:
             return
         self._vitals.trainings = self._vitals.trainings or dict.fromkeys(RESULTS, 0)
         while not stop.is_set():
+            await clock.wait_s(stop, LOOK_S)
             for group in groups:
                 if not stop.is_set():
                     await self.step(config, group)
-            await clock.wait_s(stop, LOOK_S)
 
     async def step(self, config: Config, group: DetectorConfig) -> bool:
         """Train the model of a group if that is due; whether it was."""

@@ -96,6 +96,20 @@ def test_a_fault_that_both_see_decides_nothing() -> None:
     assert (far.rows, far.set_aside) == (150, 50)
 
 
+def test_what_is_critical_to_the_model_in_use_is_not_lost() -> None:
+    """A few rows far out that the new model calls normal are reason enough, however like all others are."""
+    rows = stretch()
+    rows.x[850:854, 1] += 30.0
+    new = candidate()
+
+    def score(x: np.ndarray, t_ms: np.ndarray) -> np.ndarray:
+        return np.where(x.max(axis=1) > 20.0, 0.2, new.score(x, t_ms))
+
+    found = compare(candidate(), new._replace(score=score), [rows])
+    assert (found.verdict, found.lost) == ("changed", 0.02)
+    assert found.why.startswith("it calls normal 2.0% of the rows, which are critical to the model in use")
+
+
 def test_the_same_rows_give_the_same_comparison() -> None:
     """Nothing in it is drawn by chance."""
     one, other = (compare(candidate(), candidate(line=4.1), [stretch()]) for _ in range(2))

@@ -25,6 +25,9 @@ ROWS_LEAST = 100
 # Of these rows the models may judge so many differently, the new one may have so many more beyond its line.
 DIFFERENT_MAX, NOISIER_MAX = 0.1, 0.03
 
+# Of so many rows, critical to the model in use, the new one may say that they are normal.
+LOST_MAX = 0.01
+
 # The new model's upper quantiles may be so many times those of the old one: the lines of two autoencoders of
 # one healthy machine were up to 2.4 times apart, and at three times the line an alert is critical. What is
 # below this part of the line is all the same. A distribution so far away, and lower, is a better one.
@@ -71,7 +74,8 @@ class Comparison:
     ``rows`` were compared, and ``set_aside`` more were not: what both call an anomaly is one, and decides
     nothing. ``ks_distance`` is 0 to 1. The errors at a quantile and the shares ``beyond`` the line (with what
     is beyond both, and critical to neither) are of (the model in use, the new one), as is ``finds``: the part
-    of ``probes`` disturbances that each found. ``different`` is the share of rows that they judge otherwise.
+    of ``probes`` disturbances that each found. ``different`` is the share of rows that they judge otherwise,
+    ``lost`` of those that are critical to the model in use and normal to the new one.
     """
 
     verdict: Verdict
@@ -84,6 +88,7 @@ class Comparison:
     q99: tuple[float, float] = (float("nan"),) * 2
     beyond: tuple[float, float] = (float("nan"),) * 2
     different: float = float("nan")
+    lost: float = float("nan")
     probes: int = 0
     finds: tuple[float, float] = (float("nan"),) * 2
 
@@ -129,12 +134,25 @@ def compare(old: Candidate, new: Candidate, stretches: Sequence[Stretch]) -> Com
         (q90, q99),
         (float(np.mean(was > 1.0)), float(np.mean(now > 1.0))),
         float(np.mean((was > 1.0) != (now > 1.0))),
+        float(np.mean((was > CRITICAL) & (now <= 1.0))),
         probes,
         finds,
     )
     verdict, why = _judged(facts)
     return Comparison(
-        verdict, why, n, anomalous, facts.ks, median, q90, q99, facts.beyond, facts.different, probes, finds
+        verdict=verdict,
+        why=why,
+        rows=n,
+        set_aside=anomalous,
+        ks_distance=facts.ks,
+        median=median,
+        q90=q90,
+        q99=q99,
+        beyond=facts.beyond,
+        different=facts.different,
+        lost=facts.lost,
+        probes=probes,
+        finds=finds,
     )
 
 
@@ -156,6 +174,7 @@ class _Facts(NamedTuple):
     upper: tuple[tuple[float, float], ...]
     beyond: tuple[float, float]
     different: float
+    lost: float
     probes: int
     finds: tuple[float, float]
 
@@ -170,6 +189,11 @@ def _judged(facts: _Facts) -> tuple[Verdict, str]:
         )
     if now - was > NOISIER_MAX:
         return "worse", f"{now:.1%} of the rows are beyond its line, of the model in use {was:.1%}"
+    if facts.lost > LOST_MAX:
+        return "changed", (
+            f"it calls normal {facts.lost:.1%} of the rows, which are critical to the model in use; the "
+            "machine has changed, or a fault was learned"
+        )
     if was - now > DIFFERENT_MAX:
         return "changed", (
             f"it calls normal what the model in use calls anomalous: {was:.1%} of the rows are beyond the "

@@ -213,7 +213,7 @@ def card_text(card: Mapping[str, object]) -> str:
     """A model card in lines, one fact each."""
     facts = {key: value for key, value in card.items() if key not in ("name", "version", "columns")}
     if isinstance(about := facts.pop("comparison", None), dict):
-        facts |= about
+        facts |= {"rows compared" if key == "rows" else key: value for key, value in about.items()}
     for key in ("made_ms", "from_ms", "to_ms"):
         if key in facts:
             facts[key.removesuffix("_ms")] = time_fact(facts.pop(key))

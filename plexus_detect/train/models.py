@@ -55,8 +55,7 @@ def show(config_paths: tuple[Path, ...], name: str, version: int | None) -> None
 @click.option("--to", "version", type=int, help="The version to use. Default: the one before that in use.")
 @config_option
 def roll_back(config_paths: tuple[Path, ...], name: str, version: int | None) -> None:
-    """Use an older version of a model; a running worker takes it within seconds (an autoencoder's at its next
-    start)."""
+    """Use an older version of a model, or any other; a running worker takes it within seconds."""
     folder = _folder(config_paths)
     if version is None:
         version = folder.roll_back(name)
