@@ -1,7 +1,7 @@
 """Which successors of a model are deployed: six simulated sensors, a model of 14 days in use, one trained
 with the next 14, of which some are not as they were.
 
-``python tests/bench/bench_retrain.py [autoencoder|BACKEND] [SEEDS]`` (autoencoder: about 7 s a line.)
+``python tests/bench/bench_retrain.py [autoencoder|BACKEND] [SEEDS] [FIRST]`` (autoencoder: about 7 s a line.)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def histories(seed: int) -> dict[str, np.ndarray]:
     return out
 
 
-def main(what: str, seeds: int) -> None:
+def main(what: str, seeds: int, first_seed: int) -> None:
     """Print a line for each seed and history."""
     auto = what == "autoencoder"
     facts = {"kind": what, "windows": WINDOWS, "level": "conservative"} if auto else {"backend": what}
@@ -62,7 +62,7 @@ def main(what: str, seeds: int) -> None:
         rows = slice(first * DAY, end * DAY)
         return [Past("machine", START_MS + 60_000 * np.arange(rows.start, rows.stop), x[rows].copy())]
 
-    for seed in range(seeds):
+    for seed in range(first_seed, first_seed + seeds):
         cases = histories(seed)
         old = make(past(cases["healthy"], 0, 14))
         use = InUse(1, int(str(old.card["to_ms"])), candidate_of(old.arrays, group))
@@ -73,4 +73,5 @@ def main(what: str, seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "ecod", int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+    numbers = [int(text) for text in sys.argv[2:4]]
+    main(sys.argv[1] if len(sys.argv) > 1 else "ecod", *numbers, *(5, 0)[len(numbers) :])
