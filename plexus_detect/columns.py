@@ -5,8 +5,10 @@ A row is a series, a source or a group, whatever the bank that holds the columns
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,26 @@ def rooms(columns: Snapshot) -> dict[str, dict[str, npt.NDArray[np.generic]]]:
         room, _, rest = name.partition(".")
         out.setdefault(room, {})[rest] = column
     return out
+
+
+def encode_columns(columns: Snapshot) -> tuple[bytes, str]:
+    """Running state as it stands in a snapshot, and its checksum."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **dict(columns))
+    blob = buffer.getvalue()
+    return blob, hashlib.sha256(blob).hexdigest()
+
+
+def decode_columns(blob: Any, digest: Any) -> dict[str, npt.NDArray[np.generic]] | None:  # noqa: ANN401
+    """The inverse of ``encode_columns``; None for whatever it did not make."""
+    try:
+        if hashlib.sha256(blob).hexdigest() != digest:
+            return None
+        with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
+    except Exception:  # zipfile and NumPy raise a dozen kinds of errors for bytes that are no archive
+        return None
+    return columns if all(isinstance(column, np.ndarray) for column in columns.values()) else None
 
 
 class Column(NamedTuple):

@@ -15,7 +15,7 @@ from plexus_detect.fleet import GroupMove, Verdict
 from plexus_detect.groups import Group
 from plexus_detect.lane import Cohort, Lane, Policy, Rule
 from plexus_detect.memory import State, dump, load
-from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, together
+from plexus_detect.series import F64, I64, Bool, Derived, Kind, Points, Reason, Scores, released, together
 
 __all__ = ["Cohort", "Evaluation", "Event", "Policy", "Rule", "State", "dump", "evaluate", "load"]
 
@@ -152,9 +152,9 @@ class _Output:
                 codes = np.full(len(given), int(kind), np.int8)
                 self.derived.append(Derived(points.series[given], codes, points.t_ms[given], column[given]))
 
-    def judge(self, group: Group, points: Points, now_ms: int) -> Points:
+    def judge(self, group: Group, points: Points, now_ms: int, clock: I64 | None) -> Points:
         """Let a group join and judge points; returns its rows with their scores, under its own series."""
-        found = group.step(points, now_ms, self.state.policy.fleet_settle_ms)
+        found = group.step(points, now_ms, self.state.policy.fleet_settle_ms, clock)
         rows = Points(group.posted_as[found.rows.feed], found.rows.t_ms, found.z)
         known = rows.series >= 0
         self.state.last_z[rows.series[known]] = rows.value[known]
@@ -185,11 +185,13 @@ class _Output:
         self.post(points, known & (points.t_ms >= self.state.emit_from_ms[points.series]), columns)
 
 
-def evaluate(state: State, points: Points, now_ms: int) -> Evaluation:
+def evaluate(state: State, points: Points, now_ms: int, clock: I64 | None = None) -> Evaluation:
     """Score points (of admitted series; each series' points in order of time), step episodes, derive.
 
     Fleets see the points ``fleet_settle_ms`` later, all sources in one order of time, so that the result
-    does not depend on which poll brought which point.
+    does not depend on which poll brought which point. Of a stream, whose points stand in their order of
+    arrival, ``clock`` says what time it was at each of them, ascending, the last one not after ``now_ms``:
+    then all is as if every point had been taken alone, whatever they are cut into.
     """
     out = _Output(state)
     scores = Scores(*np.full((3, len(points)), np.nan))
@@ -200,13 +202,13 @@ def evaluate(state: State, points: Points, now_ms: int) -> Evaluation:
         part = lane.score(_local(state, mine), state.shares(mine.series, now_ms))
         scores.z[at], scores.centre[at], scores.scale[at] = part.z, part.centre, part.scale
         scores.reason[at], scores.fresh[at] = part.reason, part.fresh
-        inside, moves = lane.share(_local(state, mine), part)
+        inside, moves = lane.share(_local(state, mine), part, arrived=clock is not None)
         out.add(Kind.ZSCORE, mine, part, lane, inside)
         out.gather(lane, mine, moves, np.where(np.isnan(part.z), np.nan, inside))
         out.describe(lane, mine, part)
-    fleet_unknown = _score_fleets(out, points, now_ms)
+    fleet_unknown = _score_fleets(out, points, now_ms, clock)
     scores.reason[lane_of < 0] = Reason.LEARNED
-    judged = Points.concat([out.judge(group, points, now_ms) for group in state.groups])
+    judged = Points.concat([out.judge(group, points, now_ms, clock) for group in state.groups])
     events = sorted(out.events, key=lambda e: (e.t_ms, e.series, e.kind))
     derived = Derived.concat(out.derived)
     return Evaluation(scores, derived, tuple(events), _unknown(scores), fleet_unknown, judged)
@@ -234,20 +236,31 @@ def _local(state: State, points: Points) -> Points:
     return Points(state.row_of[points.series], points.t_ms, points.value, points.late)
 
 
-def _score_fleets(out: _Output, points: Points, now_ms: int) -> dict[Reason, int]:
+def _ripe(state: State, came: Points, at: I64, now_ms: int, clock: I64 | None) -> Points:
+    """The points that the fleets see now, in the order in which they do; the others wait. ``at`` are the
+    positions in ``clock`` of those that just came."""
+    settle_ms, held = state.policy.fleet_settle_ms, len(state.waiting)
+    waiting = Points.concat([state.waiting, came])
+    if clock is None:
+        # A device whose clock is ahead is not waited for: its points count as of now.
+        due = (waiting.t_ms <= now_ms - settle_ms) | (waiting.t_ms > now_ms + settle_ms)
+        step = np.zeros(len(waiting), np.int64)
+    else:
+        step = released(waiting.t_ms, np.append(np.full(held, -1), at), clock, settle_ms)
+        due = step < len(clock)
+    state.waiting = waiting.take(~due)
+    ripe, step = waiting.take(due), step[due]
+    return ripe.take(np.lexsort((ripe.series, ripe.t_ms, step)))
+
+
+def _score_fleets(out: _Output, points: Points, now_ms: int, clock: I64 | None) -> dict[Reason, int]:
     """Score what is ripe against the fleets; returns how many of these have no score, by reason."""
     state = out.state
     unknown: Counter[Reason] = Counter()
     if not state.compared.any():
         return unknown
-    eligible = state.compared[points.series] & ~points.late
-    waiting = Points.concat([state.waiting, points.take(eligible)])
-    # A device whose clock is ahead is not waited for: its points count as of now.
-    settle_ms = state.policy.fleet_settle_ms
-    due = (waiting.t_ms <= now_ms - settle_ms) | (waiting.t_ms > now_ms + settle_ms)
-    state.waiting = waiting.take(~due)
-    ripe = waiting.take(due)
-    ripe = ripe.take(np.lexsort((ripe.series, ripe.t_ms)))
+    eligible = np.flatnonzero(state.compared[points.series] & ~points.late)
+    ripe = _ripe(state, points.take(eligible), eligible, now_ms, clock)
     lane_of = state.rule_of[ripe.series]
     for index, lane in enumerate(state.lanes):
         if lane.fleet is not None:

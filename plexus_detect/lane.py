@@ -238,10 +238,11 @@ class Lane:
         scores = explained(points, fleet.step(self.limits.valid(points)), Reason.FLEET)
         return self.fleet_line.judge(points, scores, share_per_day)
 
-    def share(self, points: Points, scores: Scores) -> tuple[Bool, list[GroupMove]]:
+    def share(self, points: Points, scores: Scores, *, arrived: bool = False) -> tuple[Bool, list[GroupMove]]:
         """Which points fall into an event of their whole fleet, and which such events opened or closed.
 
-        Takes points with the scores of their own past, and looks at them in order of time.
+        Takes points with the scores of their own past, and looks at them in order of time; where they stand
+        as they ``arrived``, in that order.
         """
         inside = np.zeros(len(points), np.bool_)
         if self.fleet is None or self.fleet_events is None or not any(self.compared):
@@ -250,7 +251,8 @@ class Lane:
             self._compared = np.array(self.compared, np.bool_)
         compared = self._compared[points.series] & ~points.late
         at = np.flatnonzero(compared)
-        at = at[np.argsort(points.t_ms[at], kind="stable")]
+        if not arrived:
+            at = at[np.argsort(points.t_ms[at], kind="stable")]
         rows = points.series[at]
         own = scores.z[at] / self.line.threshold
         bucket_ms = self.fleet.groups.bucket_ms[self.fleet_events.group[rows]]

@@ -301,6 +301,18 @@ def ascending(parts: Sequence[I64]) -> I64:
     return at
 
 
+def released(t_ms: I64, came: I64, clock: I64, settle_ms: int) -> I64:
+    """At which point of a stream each of these is let go: the first one at which the clock is ``settle_ms``
+    past its time, but not before it came; at once where it is as far ahead, since such a clock is not waited
+    for. ``came`` are positions in ``clock``, the ascending readings at each point (-1: before the first);
+    what is not let go yet has the position after the last."""
+    if not len(clock):
+        return np.zeros(len(t_ms), np.int64)
+    at = np.maximum(np.searchsorted(clock, t_ms + settle_ms), came)
+    ahead = (came >= 0) & (t_ms > clock[came] + settle_ms)
+    return np.where(ahead, came, at)
+
+
 def together(rows: I64) -> Rows:
     """``rows`` as a slice where they lie together in ascending order: reading that copies nothing."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (rows[1:] > rows[:-1]).all():

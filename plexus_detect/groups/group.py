@@ -19,7 +19,7 @@ from plexus_detect.learn.job import Trainer
 from plexus_detect.learn.judge import Judge, WindowJudge, judge_of
 from plexus_detect.learn.stream import Learner, LearnParams
 from plexus_detect.learn.windowed import Windowed
-from plexus_detect.series import F64, I64, Points, Reason, SeriesKey
+from plexus_detect.series import F64, I64, Points, Reason, SeriesKey, released
 from plexus_detect.stats import grown
 
 # Contributors that an event names at most, and the least share of one.
@@ -178,23 +178,44 @@ class Group:
         """Sources whose last fit failed or was not taken, and why."""
         return ((source, judge.error) for source, judge in self.judges() if judge.error is not None)
 
-    def step(self, points: Points, now_ms: int, settle_ms: int) -> Grouped:
+    def step(self, points: Points, now_ms: int, settle_ms: int, clock: I64 | None = None) -> Grouped:
         """Join points of any series, those of each in order of time, and judge the rows that are closed.
 
         Sources with one model between them are judged ``settle_ms`` later, all in one order of time, so that
-        what the model learns does not depend on which poll brought which point.
+        what the model learns does not depend on which poll brought which point. With the ``clock`` at each
+        point they are judged as if every point had been taken alone, if each row is closed by its own points.
         """
         known = points.series < len(self.cell_of)
         at = np.flatnonzero(known)
         at = at[self.cell_of[points.series[at]] >= 0]
         rows = self.join.step(self.cell_of[points.series[at]], points.take(at))
         if self.rule.shared:
+            step = self._released(rows, (points, at), settle_ms, clock)
             rows = self.waiting.and_then(rows)
-            # A device whose clock is ahead is not waited for.
-            due = (rows.t_ms <= now_ms - settle_ms) | (rows.t_ms > now_ms + settle_ms)
+            if clock is None:
+                # A device whose clock is ahead is not waited for.
+                due = (rows.t_ms <= now_ms - settle_ms) | (rows.t_ms > now_ms + settle_ms)
+            else:
+                due = step < len(clock)
             self.waiting, rows = rows.take(~due), rows.take(due)
-            rows = rows.take(np.lexsort((rows.feed, rows.t_ms)))
+            rows = rows.take(np.lexsort((rows.feed, rows.t_ms, step[due])))
         return self._judge(rows)
+
+    def _released(self, rows: Rows, of: tuple[Points, I64], settle_ms: int, clock: I64 | None) -> I64:
+        """At which point the rows that wait, and after them these new ones, are let go; see ``released``."""
+        held = self.waiting.t_ms
+        if clock is None:
+            return np.zeros(len(held) + len(rows.t_ms), np.int64)
+        points, at = of
+        came = {
+            (cell // self.join.k, t): i
+            for cell, t, i in zip(
+                self.cell_of[points.series[at]].tolist(), points.t_ms[at].tolist(), at.tolist(), strict=True
+            )
+        }
+        new = [came.get(row, 0) for row in zip(rows.feed.tolist(), rows.t_ms.tolist(), strict=True)]
+        t_ms = np.append(held, rows.t_ms)
+        return released(t_ms, np.append(np.full(len(held), -1), np.array(new, np.int64)), clock, settle_ms)
 
     def _judge(self, rows: Rows) -> Grouped:
         n, k = rows.x.shape

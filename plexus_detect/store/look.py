@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plexus_detect.closing import Alert, Debt
+from plexus_detect.columns import decode_columns
 from plexus_detect.errors import StoreError
 from plexus_detect.series import SeriesKey
 from plexus_detect.store import schema
 from plexus_detect.store.database import Database, decoded, size_of
 from plexus_detect.store.lock import Holder, holder_of, is_held
-from plexus_detect.store.records import decode_columns, decode_derived, decode_points
+from plexus_detect.store.records import decode_derived, decode_points
 from plexus_detect.store.soundness import require_sound
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,26 +48,6 @@ class Commit:
     batches: Sequence[Derived] = ()
     series: Sequence[tuple[int, SeriesKey, int | None]] = ()
     tally: Mapping[str, int] = field(default_factory=dict)
-
-
-def encode_columns(columns: Columns) -> tuple[bytes, str]:
-    """Running state as it stands in a snapshot, and its checksum."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(columns))
-    blob = buffer.getvalue()
-    return blob, hashlib.sha256(blob).hexdigest()
-
-
-def decode_columns(blob: Any, digest: Any) -> dict[str, npt.NDArray[np.generic]] | None:  # noqa: ANN401
-    """The inverse of ``encode_columns``; None for whatever it did not make."""
-    try:
-        if hashlib.sha256(blob).hexdigest() != digest:
-            return None
-        with np.load(io.BytesIO(blob), allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
-    except Exception:  # zipfile and NumPy raise a dozen kinds of errors for bytes that are no archive
-        return None
-    return columns if all(isinstance(column, np.ndarray) for column in columns.values()) else None
 
 
 def encode_points(points: Points) -> bytes:

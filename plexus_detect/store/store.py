@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from plexus_detect.closing import Alert, AlertChanges, Debt
+from plexus_detect.columns import decode_columns, encode_columns
 from plexus_detect.logs import event
 from plexus_detect.series import I64, Derived, Points, SeriesKey
 from plexus_detect.store import schema
@@ -28,11 +29,9 @@ from plexus_detect.store.records import (
     Parcel,
     Snapshot,
     can_wait,
-    decode_columns,
     decode_derived,
     decode_points,
     decode_times,
-    encode_columns,
     encode_derived,
     encode_points,
     encode_times,
