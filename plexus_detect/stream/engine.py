@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -30,7 +30,7 @@ from plexus_detect.stream.members import AGE_STEP_MS_MAX, REFUSED, UNWANTED, Mem
 from plexus_detect.stream.messages import TIME_MAX_MS, Batch, Decoder, Readings
 from plexus_detect.stream.recent import NO_SAMPLE, Recent, Sample
 from plexus_detect.stream.rejects import MESSAGE_BYTES_MAX, SENTENCES, Reject
-from plexus_detect.stream.segments import Seen, cuts
+from plexus_detect.stream.segments import Seen, cuts, shares
 from plexus_detect.stream.shape import Shape
 from plexus_detect.stream.snapshot import Unfit, packed, unpacked
 
@@ -193,8 +193,7 @@ class PartitionEngine:
                 self.members.age_ms = int(ages[start])
                 self._forget(self.members.expire(self.params.expire_after_ms))
             if end > start:
-                part = readings if end - start == len(readings) else readings.take(np.arange(start, end))
-                self._take(part, (ages[start:end], offsets), out)
+                self._take(readings.part(start, end), (ages[start:end], offsets), out)
         self.members.age_ms = int(ages[-1])
 
     def _forget(self, gone: set[int]) -> None:
@@ -204,8 +203,18 @@ class PartitionEngine:
 
     def _take(self, readings: Readings, of: tuple[I64, Sequence[int]], out: _Gathered) -> None:
         """Take readings between which nobody is forgotten; ``of`` are their ages and the batch's offsets."""
+        start, alone = 0, shares(self.policy)
+        while start < len(readings):
+            series, end = self.members.series(readings, start, alone=alone)
+            part = readings.part(start, end)
+            self._take_known(part, series, (of[0][start:end], of[1]), out)
+            start = end
+
+    def _take_known(
+        self, readings: Readings, series: I64, of: tuple[I64, Sequence[int]], out: _Gathered
+    ) -> None:
+        """Take readings whose series are known."""
         ages, offsets = of
-        series, newcomer = self.members.series(readings.device, readings.names)
         message = np.repeat(np.arange(len(readings)), np.diff(readings.starts))
         number = ~np.isnan(readings.values)
         refused = number & (series == REFUSED)
@@ -221,7 +230,7 @@ class PartitionEngine:
         fresh = ~seen.points.late
         at = seen.points.series[fresh]
         np.maximum.at(self.running.cursors.last_ms, at, ages[seen.message[fresh]])
-        self._evaluate(replace(seen, newcomer=newcomer), rows, readings, out)
+        self._evaluate(seen, rows, readings, out)
 
     def _reject_full(
         self, readings: Readings, offsets: Sequence[int], of: tuple[I64, Bool, Bool], out: _Gathered
@@ -261,7 +270,7 @@ class PartitionEngine:
             t_ms = readings.t_ms[rows]
             disordered[rows] = t_ms < before(device[rows], t_ms, self._newest_ms)
             np.maximum.at(self._newest_ms, device[rows], t_ms)
-        return Seen(points, message, np.zeros(n, np.bool_), disordered, doubled), rows
+        return Seen(points, message, disordered, doubled), rows
 
     def _evaluate(self, seen: Seen, rows: I64, readings: Readings, out: _Gathered) -> None:
         """Evaluate the points, in parts where that is needed; the messages ``rows`` move the clock."""

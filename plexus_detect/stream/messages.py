@@ -30,6 +30,9 @@ TIME_MAX_MS = 1 << 42
 # A number below the first is in seconds, below the second in ms, below the third in us; above that in ns.
 _AUTO = (1e11, 1e14, 1e17)
 
+# One message as ``patient.Row`` has it.
+Taken = tuple[float, bool, int | None, str, tuple[str, ...], Iterable[float | None]]
+
 # A name that no JSON of a device has: what the shape does not read.
 _ABSENT: Path = ("plexus-detect: not read",)
 
@@ -70,6 +73,22 @@ class Readings:
     def __len__(self) -> int:
         return len(self.device)
 
+    def part(self, start: int, end: int) -> Readings:
+        """The messages from ``start`` to before ``end``."""
+        if end - start == len(self):
+            return self
+        first, last = self.starts[start], self.starts[end]
+        return Readings(
+            self.at[start:end],
+            self.device[start:end],
+            self.t_ms[start:end],
+            self.broker_ms[start:end],
+            self.sample_index[start:end],
+            self.names[start:end],
+            self.values[first:last],
+            self.starts[start : end + 1] - first,
+        )
+
     def take(self, rows: I64) -> Readings:
         """Some of the messages, in order."""
         sizes = np.diff(self.starts)
@@ -104,17 +123,9 @@ class _Rows:
     names: list[tuple[str, ...]] = field(default_factory=list)
     values: list[float | None] = field(default_factory=list)
 
-    def add(
-        self,
-        i: int,
-        stamp: float,
-        iso: bool,
-        index: int | None,
-        device: str,
-        names: tuple[str, ...],
-        values: Iterable[float | None],
-    ) -> None:
+    def add(self, i: int, row: Taken) -> None:
         """Put message ``i`` down."""
+        stamp, iso, index, device, names, values = row
         if iso:
             self.iso.append(len(self.at))
         self.at.append(i)
@@ -154,17 +165,17 @@ class Decoder:
                 names, values = sensors_of(row)
                 if stamp is None or not 0 < len(names) <= SENSORS_MAX:
                     raise ValueError(stamp)
-                rows.add(i, stamp, iso, row[1], devices[key if keyed else row[2]], names, values)
+                rows.add(i, (stamp, iso, row[1], devices[key if keyed else row[2]], names, values))
             except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
                 # msgspec's errors are ValueErrors. A path that leads nowhere is an AttributeError, and a
                 # device that is new a LookupError.
                 try:
-                    rows.add(i, *self._patiently(value, key))
+                    rows.add(i, self._patiently(value, key))
                 except Refused as refused:
                     rejects.append(Reject(i, batch.offsets[i], refused.reason, refused.text))
         return self._readings(rows, batch, rejects)
 
-    def _patiently(self, value: bytes | None, key: bytes | None) -> tuple[Any, ...]:
+    def _patiently(self, value: bytes | None, key: bytes | None) -> Taken:
         """A message that is not as most are. Raises Refused."""
         if not value:
             raise Refused("empty")

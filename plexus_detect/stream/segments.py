@@ -1,8 +1,8 @@
 """Where a batch has to be cut so that the whole is as if every message had been taken alone.
 
 ``evaluate`` gives the same for any cuts of a stream, but for what two messages share: who is compared, when
-a newcomer joins a fleet or the budget; and rows of groups, when a message comes out of order or lacks one of
-their metrics. There, and only there, a message begins a part of its own.
+a newcomer joins a fleet or the budget (``shares``); and rows of groups, when a message comes out of order or
+lacks one of their metrics (``cuts``). There, and only there, a message begins a part of its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from plexus_detect.series import I64, Bool, Points
 
 @dataclass(frozen=True)
 class Seen:
-    """n messages of a batch: the points of all, the message of each point; which messages brought a new
-    series, which are older than their device's newest one, and which say a late time once more."""
+    """n messages of a batch: the points of all, the message of each point; which messages are older
+    than their device's newest one, and which say a late time once more."""
 
     points: Points
     message: I64
-    newcomer: Bool
     disordered: Bool
     doubled: Bool
 
@@ -36,10 +35,8 @@ def shares(policy: Policy) -> bool:
 
 def cuts(seen: Seen, policy: Policy, groups: list[Group]) -> I64:
     """The messages that begin a part, ascending."""
-    n = len(seen.newcomer)
+    n = len(seen.doubled)
     begins = seen.doubled.copy()
-    if shares(policy):
-        begins |= seen.newcomer
     if policy.groups:
         alone = seen.disordered.copy()
         for group in groups:
@@ -53,7 +50,7 @@ def cuts(seen: Seen, policy: Policy, groups: list[Group]) -> I64:
 
 def _unsure(seen: Seen, group: Group) -> Bool:
     """Messages whose rows may be closed by others than their own points: of those that lack a metric on."""
-    n, k = len(seen.newcomer), group.join.k
+    n, k = len(seen.doubled), group.join.k
     fresh = ~seen.points.late & (seen.points.series < len(group.cell_of))
     series, message = seen.points.series[fresh], seen.message[fresh]
     mine = np.bincount(message[group.cell_of[series] >= 0], minlength=n)
