@@ -169,6 +169,7 @@ class PartitionEngine:
         out.counts.update(messages=len(batch), again=again)
         if len(readings):
             self._take_all(readings, batch.offsets, out)
+            self.recent.keep(self._oldest())
         if len(batch):
             self.position = batch.offsets[-1] + 1
         rejected.sort(key=lambda reject: reject.at)
@@ -285,7 +286,6 @@ class PartitionEngine:
                 now = clock[seen.message[start:end]]
                 self._tell(evaluate(self.running.state, part, int(now[-1]), now), out)
         self.now_ms = int(clock[-1])
-        self.recent.keep(self._oldest())
 
     def _tell(self, found: Evaluation, out: _Gathered) -> None:
         """Keep the derived points and events of an evaluation, and make alerts of what opened."""

@@ -29,6 +29,7 @@ class Recent:
 
     def add(self, readings: Readings, rows: I64, device: I64) -> None:
         """Messages that just came: these rows of the readings, with the number of the device of each."""
+        self._settle()
         self._new, self._rows = readings, rows
         self._device = np.concatenate([self._device, device])
         self._t_ms = np.concatenate([self._t_ms, readings.t_ms[rows]])
@@ -53,7 +54,13 @@ class Recent:
         kept = np.flatnonzero(self._t_ms >= oldest_ms[self._device])
         self._held = [self._sample(i) for i in kept.tolist()]
         self._device, self._t_ms = self._device[kept], self._t_ms[kept]
-        self._new, self._rows = None, np.zeros(0, np.int64)
+        self._new = None
+
+    def _settle(self) -> None:
+        """Take the samples of the newest messages out of their readings."""
+        if self._new is not None:
+            self._held += [self._sample(i) for i in range(len(self._held), len(self))]
+            self._new = None
 
     def dump(self) -> Sequence[Any]:
         """Everything that is kept, in JSON values."""

@@ -1,4 +1,4 @@
-"""Messages for tests of the stream engine: devices that are late, repeat themselves, leave out and send junk."""
+"""Messages for tests of the stream engine: devices that are late, repeat and leave out, and send junk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ FLEET = replace(
     fleet=FleetParams(group_min=3, min_points=3, bucket_ms=1000),
     fleet_episode=EpisodeParams(3.0, 1, 1, 2),
 )
-LEARN = LearnParams(backend="ECOD", min_samples=10, retrain_interval=20, window_size=30, handover=4)
+LEARN = LearnParams(backend="ecod", min_samples=10, retrain_interval=20, window_size=30, handover=4)
 GROUP = GroupRule("machine", SENSORS, learn=LEARN, episode=EpisodeParams(3.0, 1, 1, 2), align_ms=500)
 ALL = frozenset(Kind)
 
@@ -75,7 +76,7 @@ def engine(policy: Policy, **changes: Any) -> PartitionEngine:
 def run(of: PartitionEngine, messages: Batch, places: Sequence[int] = ()) -> list[Output]:
     """The messages in batches, cut at ``places``."""
     bounds = [0, *sorted(min(p, len(messages)) for p in places), len(messages)]
-    return [of.take(messages.take(slice(a, b))) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [of.take(messages.take(slice(a, b))) for a, b in pairwise(bounds)]
 
 
 def alerts(outputs: Sequence[Output]) -> list[Any]:
