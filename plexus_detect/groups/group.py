@@ -16,7 +16,7 @@ from plexus_detect.columns import Snapshot, rooms, under
 from plexus_detect.episode import EpisodeParams, Episodes, Transition
 from plexus_detect.groups.join import Join, Rows, no_rows
 from plexus_detect.learn.job import Trainer
-from plexus_detect.learn.judge import Judge, WindowJudge, judge_of
+from plexus_detect.learn.judge import Judge, WindowJudge, judge_of, judge_together
 from plexus_detect.learn.stream import Learner, LearnParams
 from plexus_detect.learn.windowed import Windowed
 from plexus_detect.series import F64, I64, Points, Reason, SeriesKey, released
@@ -207,6 +207,7 @@ class Group:
         if clock is None:
             return np.zeros(len(held) + len(rows.t_ms), np.int64)
         points, at = of
+        at = at[~points.late[at]]
         came = {
             (cell // self.join.k, t): i
             for cell, t, i in zip(
@@ -221,10 +222,12 @@ class Group:
         n, k = rows.x.shape
         ratio, shares, version = np.full(n, np.nan), np.full((n, k), np.nan), np.zeros(n, np.int64)
         starts = [*np.flatnonzero(np.diff(rows.feed, prepend=-1)).tolist(), n]
-        for start, end in pairwise(starts):
-            feed, at = int(rows.feed[start]), slice(start, end)
-            one = feed if self.rule.shared else 0
-            judged = self.learner(feed).step(rows.x[at], self.rule.metrics, one, rows.t_ms[at])
+        runs = [slice(start, end) for start, end in pairwise(starts)]
+        feeds = rows.feed[starts[:-1]].tolist()
+        of = [(self.learner(feed), feed if self.rule.shared else 0) for feed in feeds]
+        x, t_ms = [rows.x[at] for at in runs], [rows.t_ms[at] for at in runs]
+        said = judge_together(of, x, t_ms, self.rule.metrics)
+        for at, judged in zip(runs, said, strict=True):
             ratio[at], shares[at], version[at] = judged.ratio, judged.shares, judged.version
         z = ratio * (self.rule.episode.threshold / self.rule.sensitivity)
         reason = np.full(n, Reason.LEARNED, np.int8)

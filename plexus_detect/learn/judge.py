@@ -14,7 +14,7 @@ from plexus_detect.learn.job import Trainer
 from plexus_detect.learn.model import Arrays
 from plexus_detect.learn.rows import aligned
 from plexus_detect.learn.stream import Judged, Learner, LearnParams
-from plexus_detect.learn.windowed import Windowed, WindowStream
+from plexus_detect.learn.windowed import Alarms, Windowed, WindowStream, step_together
 from plexus_detect.series import F64, I64
 
 
@@ -53,11 +53,17 @@ class WindowJudge:
     def step(self, x: F64, names: Sequence[str], feed: int = 0, t_ms: I64 | None = None) -> Judged:
         """Score rows; ``raw`` is the ratio itself, and the first rows are without a score until a window is
         full."""
+        times = np.arange(len(x)) if t_ms is None else t_ms
+        return self._judged(self.stream(feed).step(aligned(x, names, self.windowed.names), times), names)
+
+    def stream(self, feed: int) -> WindowStream:
+        """The stream of a feed."""
         while len(self.streams) <= feed:
             self.streams.append(self.windowed.stream())
-        m, known = len(x), self.windowed.names
-        times = np.arange(m) if t_ms is None else t_ms
-        alarms = self.streams[feed].step(aligned(x, names, known), times)
+        return self.streams[feed]
+
+    def _judged(self, alarms: Alarms, names: Sequence[str]) -> Judged:
+        m, known = len(alarms.ratio), self.windowed.names
         beyond = (alarms.ratio > self.blame_from)[:, None]
         shares = aligned(np.where(beyond, alarms.shares, np.nan), known, names)
         return Judged(alarms.ratio, alarms.ratio, np.zeros(m, np.int64), np.ones(m, np.int64), shares)
@@ -82,6 +88,20 @@ class WindowJudge:
         self.streams = [self.windowed.stream() for _ in parts]
         for i, one in enumerate(self.streams):
             one.load(parts[str(i)])
+
+
+def judge_together(
+    of: Sequence[tuple[Judge, int]], xs: Sequence[F64], times: Sequence[I64], names: Sequence[str]
+) -> list[Judged]:
+    """What each judge says of the rows of its feed, as its ``step`` would: windows are judged in one go, as
+    their judges have one model."""
+    windowed = [(judge, feed) for judge, feed in of if isinstance(judge, WindowJudge)]
+    if len(windowed) < len(of):
+        return [judge.step(x, names, feed, t) for (judge, feed), x, t in zip(of, xs, times, strict=True)]
+    streams = [judge.stream(feed) for judge, feed in windowed]
+    known = [aligned(x, names, judge.windowed.names) for (judge, _), x in zip(windowed, xs, strict=True)]
+    said = step_together(streams, known, times)
+    return [judge._judged(alarms, names) for (judge, _), alarms in zip(windowed, said, strict=True)]  # noqa: SLF001
 
 
 def judge_of(params: LearnParams, trainer: Trainer, windowed: Windowed | None = None) -> Judge:

@@ -9,7 +9,7 @@ difference over the bins, in units of the one that is usual for the sensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
@@ -133,6 +133,14 @@ class Alarms(NamedTuple):
     shares: F64
 
 
+class _Scored(NamedTuple):
+    """The first, second and last column of ``Alarms``: what does not depend on the time."""
+
+    ratio: F64
+    size: I64
+    shares: F64
+
+
 @dataclass(frozen=True)
 class Windowed:
     """Fitted autoencoders of windows of c sensors: values only; ``stream()`` scores with them.
@@ -221,6 +229,66 @@ def _view(arrays: Arrays, size: int, fingerprint: str, c: int) -> View:
     return View(size, net, usual, lines)
 
 
+def step_together(streams: Sequence[WindowStream], xs: Sequence[F64], times: Sequence[I64]) -> list[Alarms]:
+    """What each of several streams of one model says of its rows: windows of all sources in one inference.
+
+    The bits are those of ``step`` for each of them. Raises ModelError for another number of sensors.
+    """
+    for stream, x, t_ms in zip(streams, xs, times, strict=True):
+        stream._require(x, t_ms)  # noqa: SLF001 - the streams are this function's own
+    parts: list[list[_Scored]] = [[] for _ in streams]
+    for bundle in _bundles([len(x) for x in xs]):
+        fitted = streams[bundle[0][0]].fitted
+        rows = [streams[i]._with_past(fitted.scaled(xs[i][a : a + CHUNK])) for i, a in bundle]  # noqa: SLF001
+        past = max(fitted.params.sizes) - 1
+        ends = np.cumsum([len(r) for r in rows])
+        at = np.concatenate(
+            [np.arange(e - len(r) + past, e) for e, r in zip(ends.tolist(), rows, strict=True)]
+        )
+        scored = _scored(fitted, np.concatenate(rows), at)
+        splits = np.cumsum([len(r) - past for r in rows])[:-1]
+        for (i, _a), *part in zip(bundle, *(np.split(column, splits) for column in scored), strict=True):
+            parts[i].append(_Scored(*part))
+    return [
+        stream._alarms(part, t_ms)  # noqa: SLF001
+        for stream, part, t_ms in zip(streams, parts, times, strict=True)
+    ]
+
+
+def _bundles(sizes: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+    """Streams with the first of the rows to take of each, no more than CHUNK at once, none twice in one."""
+    bundle, n = list[tuple[int, int]](), 0
+    for i, size in enumerate(sizes):
+        for a in range(0, size, CHUNK):
+            m = min(CHUNK, size - a)
+            if bundle and n + m > CHUNK:
+                yield bundle
+                bundle, n = [], 0
+            bundle.append((i, a))
+            n += m
+    if bundle:
+        yield bundle
+
+
+def _scored(fitted: Windowed, rows: F64, ends: I64) -> _Scored:
+    """What the windows say that end at these of the scaled rows."""
+    m, c = len(ends), rows.shape[1]
+    line = list(PERCENTILES).index(fitted.params.threshold)
+    ratio, size, shares = np.full(m, np.nan), np.zeros(m, np.int64), np.full((m, c), np.nan)
+    for view in fitted.views:
+        w = windows(rows, view.size, ends - view.size + 1)
+        full = np.flatnonzero(np.isfinite(w).all(axis=(1, 2)))
+        errors = view.errors(w[full])
+        mine = errors.max(axis=1, initial=0.0) / view.lines[line]
+        larger = ~(mine <= ratio[full])
+        at = full[larger]
+        ratio[at], size[at] = mine[larger], view.size
+        total = np.add.accumulate(errors[larger], axis=1)[:, -1:]
+        # A window that is rebuilt exactly is nobody's doing.
+        shares[at] = np.where(total > 0.0, errors[larger] / np.where(total > 0.0, total, 1.0), 1.0 / c)
+    return _Scored(ratio, size, shares)
+
+
 class WindowStream:
     """Scores one source's rows as they come. The same rows give the same bits, cut into calls anyhow.
 
@@ -239,34 +307,26 @@ class WindowStream:
 
         Raises ModelError for another number of sensors.
         """
+        return step_together([self], [x], [t_ms])[0]
+
+    def _require(self, x: F64, t_ms: I64) -> None:
         c = len(self.fitted.names)
         if x.ndim != 2 or x.shape[1] != c or len(x) != len(t_ms):
             raise ModelError(f"the windowed model takes rows of {c} sensors with a time each, not {x.shape}")
-        parts = [self._scored(self.fitted.scaled(x[a : a + CHUNK])) for a in range(0, len(x), CHUNK)]
-        parts = parts or [(np.zeros(0), np.zeros(0, np.int64), np.zeros((0, c)))]
+
+    def _with_past(self, z: F64) -> F64:
+        """Scaled rows with those before them, which are then forgotten but for the last ones."""
+        rows = np.concatenate([self._rows, z])
+        self._rows = rows[len(rows) - len(self._rows) :].copy()
+        return rows
+
+    def _alarms(self, parts: Sequence[_Scored], t_ms: I64) -> Alarms:
+        """What the scores of rows at these times mean."""
+        c = len(self.fitted.names)
+        parts = parts or [_Scored(np.zeros(0), np.zeros(0, np.int64), np.zeros((0, c)))]
         ratio, size, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
         severity = ((ratio > 1.0).astype(np.int8) + (ratio > CRITICAL)).astype(np.int8)
         return Alarms(ratio, size, severity, self._alerts(severity, t_ms), shares)
-
-    def _scored(self, z: F64) -> tuple[F64, I64, F64]:
-        """Ratio, size and shares of a chunk of scaled rows; the rows are remembered."""
-        m, c = z.shape
-        line = list(PERCENTILES).index(self.fitted.params.threshold)
-        rows = np.concatenate([self._rows, z])
-        ratio, size, shares = np.full(m, np.nan), np.zeros(m, np.int64), np.full((m, c), np.nan)
-        for view in self.fitted.views:
-            w = windows(rows[len(rows) - m - view.size + 1 :], view.size, np.arange(m))
-            full = np.flatnonzero(np.isfinite(w).all(axis=(1, 2)))
-            errors = view.errors(w[full])
-            mine = errors.max(axis=1, initial=0.0) / view.lines[line]
-            larger = ~(mine <= ratio[full])
-            at = full[larger]
-            ratio[at], size[at] = mine[larger], view.size
-            total = np.add.accumulate(errors[larger], axis=1)[:, -1:]
-            # A window that is rebuilt exactly is nobody's doing.
-            shares[at] = np.where(total > 0.0, errors[larger] / np.where(total > 0.0, total, 1.0), 1.0 / c)
-        self._rows = rows[len(rows) - len(self._rows) :]
-        return ratio, size, shares
 
     def _alerts(self, severity: I8, t_ms: I64) -> Bool:
         """Rows above the line that no earlier alert within the cool-down has told of; the cool-down of a

@@ -13,6 +13,7 @@ from sensors import NAMES, recording
 
 from plexus_detect.backtest.moments import Span
 from plexus_detect.backtest.replay import Admitted, Replay, Setup, in_order
+from plexus_detect.detectors import DetectorParams
 from plexus_detect.episode import EpisodeParams
 from plexus_detect.evaluate import Policy, State, evaluate
 from plexus_detect.learn.windowed import WindowedParams
@@ -161,7 +162,8 @@ def test_an_event_of_a_fleet_is_one_alert_without_a_sample() -> None:
         body = json.loads(stream[i][0])
         body["sensors"]["temperature"] += 60.0
         stream[i] = (json.dumps(body).encode(), *stream[i][1:])
-    policy = Policy((replace(FLEET, episode=EpisodeParams(3.0, 1, 1, 2)),))
+    calm = DetectorParams(threshold=8.0, window=40, min_points=30)
+    policy = Policy((replace(FLEET, params=calm, episode=EpisodeParams(8.0, 1, 1, 2)),))
     told = [a for o in run(engine(policy), batch(stream)) for a in o.alerts if a.t_ms >= T0 + 60_000]
     found = [a for a in told if (a.kind, a.metric) == ("fleet_event", "temperature")]
     assert [(a.sample_index, dict(a.sensor_values)) for a in found] == [(None, {})]
