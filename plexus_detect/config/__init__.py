@@ -1,5 +1,6 @@
 """Configuration: files and environment, validated once into one frozen value."""
 
+from plexus_detect.config.connect import SinkConfig, SourceConfig
 from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.document import Origin
 from plexus_detect.config.exposure import readable_by_others
@@ -51,6 +52,8 @@ __all__ = [
     "PollConfig",
     "PostConfig",
     "SeriesRule",
+    "SinkConfig",
+    "SourceConfig",
     "Span",
     "StateConfig",
     "config_schema",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
+from plexus_detect.config.connect import SinkConfig, SourceConfig
 from plexus_detect.config.detectors import DetectorConfig
 from plexus_detect.config.exposure import unprotected
 from plexus_detect.config.monitors import MonitorsConfig
@@ -229,6 +230,8 @@ class Config(Section):
 
     version: Version = Field(default=1, description="The version of this file's format.")
     plexus: PlexusConfig = Field(default_factory=PlexusConfig, description="The platform and the key.")
+    source: SourceConfig = Field(default_factory=SourceConfig, description="Where readings come from.")
+    sink: SinkConfig = Field(default_factory=SinkConfig, description="Where results go.")
     poll: PollConfig = Field(
         default_factory=PollConfig, description="How often and how far back points are read."
     )
@@ -289,8 +292,14 @@ class Config(Section):
                 )
             seen.add(rule.name)
         self._check_groups()
+        self._check_bus()
         _ = self._detect_by_rule  # an impossible combination has to be said now, not at its first use
         return self
+
+    def _check_bus(self) -> None:
+        """Results for a bus need brokers."""
+        if self.sink.kind == "kafka" and not (self.sink.brokers or self.source.brokers):
+            raise mistake("brokers is missing", "write brokers: host:9092", path=("sink",), keys=("kind",))
 
     def _check_groups(self) -> None:
         """A group's name is that of a series, so it must be one that nothing else has."""
@@ -330,6 +339,12 @@ class Config(Section):
     def models(self) -> Path:
         """The folder of learned models."""
         return self.state.models or self.state.path.with_suffix(".models")
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether results and offsets are one transaction: both are of one Kafka cluster."""
+        one = self.source.kind == self.sink.kind == "kafka"
+        return one and self.sink.transactions and self.sink.brokers in (None, self.source.brokers)
 
     def manifest(self) -> Path:
         """The manifest of monitors."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from plexus_detect.config import Config, KeyPath, Origin, key_text
+from plexus_detect.config.connect import is_plain
 from plexus_detect.config.load import leaves
 from plexus_detect.doctor.findings import MASK
 
@@ -14,6 +15,7 @@ from plexus_detect.doctor.findings import MASK
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 OTHER_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NO_COLOR")
 DEFAULT = "default"
+HIDDEN = "***"
 _KEY: KeyPath = ("plexus", "api_key")
 _KEY_FILE: KeyPath = ("plexus", "api_key_file")
 
@@ -50,6 +52,8 @@ def settings_of(config: Config, origins: Mapping[KeyPath, Origin], env: Mapping[
 def _text(path: KeyPath, value: object) -> str:
     if path == _KEY:
         return MASK
+    if path[1:2] == ("options",) and not is_plain(str(path[-1]), value):
+        return HIDDEN
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
