@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,13 @@ def run(config_paths: tuple[Path, ...], *, once: bool) -> None:
 
     del service
     config = configured(config_paths)
+    if config.source.kind == "kafka":
+        if once:
+            raise ConfigError("run --once: polls the platform; with source.kind: kafka leave --once out")
+        with _extra("kafka"):
+            import plexus_detect.connect.service
+        del plexus_detect.connect.service
+        sys.exit(asyncio.run(_stream(config)))
     config.require_api_key()
     store = stores.Store(config.state.path)
     try:
@@ -84,6 +91,24 @@ async def _serve(config: Config, config_paths: tuple[Path, ...], store: Store) -
     caught = _catch_signals(stop, reload)
     async with Outside(config, stop) as outside:
         service = Service(config, lambda: load_config(config_paths, os.environ), store, outside, config_paths)
+        await service.run(stop, reload)
+    return caught[0]
+
+
+async def _stream(config: Config) -> int:
+    """The exit code of a worker on a bus that ran until a signal."""
+    from plexus_detect.connect.report import StreamMeters
+    from plexus_detect.connect.service import StreamService
+    from plexus_detect.outside import Outside
+
+    stop, reload = asyncio.Event(), asyncio.Event()
+    caught = _catch_signals(stop, reload)
+    async with AsyncExitStack() as stack:
+        outside = await stack.enter_async_context(Outside(config, stop))
+        client = await stack.enter_async_context(client_of(config)) if config.sink.kind == "plexus" else None
+        service = StreamService(config, outside.vitals, client)
+        outside.meters.registry.register(StreamMeters(service.report))
+        outside.notifier.ready()
         await service.run(stop, reload)
     return caught[0]
 

@@ -28,3 +28,8 @@ async def wait_s(event: asyncio.Event, s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def block_s(s: float) -> None:
+    """Let ``s`` seconds pass in a thread that has no event loop."""
+    time.sleep(s)

@@ -67,6 +67,9 @@ class DeliveryParams:
     asked_wait_s_max: float = 300.0
 
 
+Makes = Callable[[Client, Store, Sequence[SeriesKey], DeliveryParams, Callable[[], int]], "Delivery"]
+
+
 class Delivery:
     """Takes parcels from the store and settles them; ``now_ms`` is the platform's wall clock.
 

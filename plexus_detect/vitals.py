@@ -45,6 +45,7 @@ CHECKS = (
     "key",
     "outbox",
     "delivery",
+    "bus",
 )
 
 
@@ -63,6 +64,7 @@ class Vitals:
     ``verdict``: what the last poll found. ``last_ok_*``: last poll without a failed query on a platform
     that is well, ``last_read_s``: last one that brought any answer. ``dropped``: from the full outbox in the
     last poll. ``saved_ms``: last snapshot. ``delivery``: the totals of the delivery loop, which writes them.
+    ``bus_trouble``: why a stream worker does not get on.
     ``series_refused`` and ``series_expired`` are totals. ``fits``: durations of fits, where there are any.
     ``trainings``: models trained on a schedule, by result. ``learned_ms``: the newest time that the oldest
     model in use has learned.
@@ -98,6 +100,7 @@ class Vitals:
     learned_ms: int | None = None
     heartbeat_ms: int | None = None
     stopping: bool = False
+    bus_trouble: str = ""
 
     @property
     def config_ok(self) -> bool:
@@ -173,6 +176,8 @@ def _troubles_with_others(vitals: Vitals, now_s: float) -> Iterator[Trouble]:
     elif overdue(vitals, now_s):
         since_s = now_s - vitals.last_ok_s
         yield Trouble("last_successful_tick", f"no successful poll for {since_s:.0f} s ({interval}){error}")
+    if vitals.bus_trouble:
+        yield Trouble("bus", f"the stream stands still: {_brief(vitals.bus_trouble)}")
     if vitals.verdict is Verdict.PLATFORM_ILL:
         yield Trouble("platform", f"the platform is ill{error}")
     if vitals.verdict is Verdict.KEY_TROUBLE:

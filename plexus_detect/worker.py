@@ -14,9 +14,10 @@ from plexus_detect import __version__, clock, outbox
 from plexus_detect.bucket import RetryBudget
 from plexus_detect.client import Client
 from plexus_detect.config import Config
+from plexus_detect.connect.choosing import delivery_of
 from plexus_detect.crosscheck import Crosscheck
 from plexus_detect.cursor import Query
-from plexus_detect.delivery import Delivery, DeliveryParams, Patience
+from plexus_detect.delivery import DeliveryParams, Patience
 from plexus_detect.errors import ApiError, AuthError, ContractError
 from plexus_detect.heartbeat import Heartbeat
 from plexus_detect.keeping import Keeping
@@ -81,7 +82,8 @@ class Worker:
         table = self.running.table
         self._reader = Reader(client, table, poll, config.plexus.concurrency)
         params = DeliveryParams(config.post.max_alert_age_ms, Kind.ZSCORE_LATE in policy.kinds)
-        self.delivery = Delivery(client, store, table.keys, params, self._reader.now_ms)
+        deliver = delivery_of(config, self.running)
+        self.delivery = deliver(client, store, table.keys, params, self._reader.now_ms)
         self.running.owed = self.delivery.debts
         self.vitals.delivery = self.delivery.report
         self._crosscheck = Crosscheck(client)

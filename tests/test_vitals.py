@@ -135,6 +135,7 @@ def test_a_loop_that_stands_still_is_not_alive() -> None:
 def test_every_check_is_listed() -> None:
     """Whatever can be told is in the list of checks, so that metrics can have a row for each."""
     ill = Vitals(5000, 10, config_error="x", stopping=True, verdict=Verdict.KEY_TROUBLE, outbox_points=10)
+    ill.bus_trouble = "x"
     ill.delivery.failed("x", 0.0)
     told = {trouble.check for trouble in readiness(ill, 1e6)}
     late = replace(ill, last_ok_s=0.0, verdict=Verdict.PLATFORM_ILL)

@@ -55,11 +55,18 @@ def examined(
     config: Config, origins: Mapping[KeyPath, Origin], config_paths: Sequence[Path]
 ) -> Iterator[Finding]:
     """Every finding, in order."""
-    from plexus_detect.doctor import coverage, local, verdicts
+    from plexus_detect.doctor import bus, coverage, local, verdicts
     from plexus_detect.doctor.findings import warn
     from plexus_detect.doctor.network import ask
 
     yield from local.configuration(config_paths, config)
+    if "kafka" in (config.source.kind, config.sink.kind):
+        yield from bus.topics(config)
+    if config.source.kind == config.sink.kind == "kafka":
+        # Neither a key nor a state file is needed.
+        yield from local.learned(config)
+        yield from local.machine(config)
+        return
     yield from local.key(config, origins)
     answers = asyncio.run(ask(config))
     yield from verdicts.findings_of(config, answers)
