@@ -324,3 +324,11 @@ def test_doctor_sees_brokers_and_topic(bus: House, tmp_path: Path, *, away: bool
         answer = CliRunner().invoke(cli, ["doctor", "-c", str(file)])
     assert answer.exit_code == code, answer.output
     assert away or f"seen-{code} has 2 partitions" in answer.output
+
+
+def test_why_brokers_do_not_answer_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that does not resolve, say: not only that nobody answered."""
+    monkeypatch.setattr("plexus_detect.connect.states.REQUEST_S", 1.0)
+    config = load_config([config_file(tmp_path / "c.json", "kafka.invalid:9092", **QUICK)], {})
+    with pytest.raises(Unavailable, match="_RESOLVE"):
+        States(config, Connection(config)).prepare()

@@ -26,13 +26,14 @@ OURS = frozenset(
         "enable.idempotence",
         "transactional.id",
         "enable.partition.eof",
+        "partition.assignment.strategy",
     }
 )
 
 # Options whose values may be shown; numbers and switches may, too. All others may be secrets.
 _PLAIN = re.compile(
     r"security\.protocol|sasl\.mechanisms?|client\.(id|rack)|group\.(instance\.id|protocol|remote\.assignor)|"
-    r"partition\.assignment\.strategy|compression\.(type|codec)|ssl\.(ca|certificate|key|keystore)\.location|"
+    r"compression\.(type|codec)|ssl\.(ca|certificate|key|keystore)\.location|"
     r"ssl\.endpoint\.identification\.algorithm|debug|broker\.address\.family"
 )
 

@@ -23,7 +23,7 @@ from confluent_kafka import (
 from plexus_detect import clock
 from plexus_detect.config import SourceConfig
 from plexus_detect.connect.protocol import Progress, Taken, Unavailable
-from plexus_detect.connect.settings import Connection
+from plexus_detect.connect.settings import Connection, is_trouble
 from plexus_detect.connect.states import States
 from plexus_detect.logs import event
 from plexus_detect.stream.messages import Batch
@@ -274,7 +274,7 @@ class KafkaSource:
         consumer.incremental_unassign(parts)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal():  # noqa: SLF001 - its names of codes
+        if is_trouble(error):
             self._trouble(error)
 
     def _odd(self, message: Message) -> None:

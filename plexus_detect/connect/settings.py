@@ -43,6 +43,20 @@ _BASE: Mapping[str, Any] = {
 }
 
 
+# Errors that no request comes back with, and that a person has to know.
+_TROUBLES = (
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - the library's names of its own codes
+    KafkaError._AUTHENTICATION,  # noqa: SLF001
+    KafkaError._SSL,  # noqa: SLF001
+    KafkaError._RESOLVE,  # noqa: SLF001
+)
+
+
+def is_trouble(error: KafkaError) -> bool:
+    """Whether what the library tells by the way is worth telling."""
+    return error.fatal() or error.code() in _TROUBLES
+
+
 class Connection:
     """The settings of consumers and producers for a configuration. Raises ConfigError for a bad file."""
 

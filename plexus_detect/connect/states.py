@@ -14,7 +14,7 @@ from plexus_detect.config import Config
 from plexus_detect.connect.changelog import Logged, Snapshot, newest, pieces, topic_of
 from plexus_detect.connect.protocol import Progress, Unavailable
 from plexus_detect.connect.records import Record
-from plexus_detect.connect.settings import Connection
+from plexus_detect.connect.settings import Connection, is_trouble
 from plexus_detect.connect.writing import Writer
 from plexus_detect.errors import ConfigError
 from plexus_detect.logs import event
@@ -38,6 +38,7 @@ class States:
         self._config, self._connection = config, connection
         self._numbers: dict[int, int] = {}
         self._writer: Writer | None = None
+        self._heard = ""
         # Called while writing takes long; what it raises ends the wait.
         self.waiting: Callable[[], None] = lambda: None
 
@@ -75,15 +76,24 @@ class States:
 
     def _admin(self, end: str = "source") -> AdminClient:
         try:
-            return AdminClient(self._connection.admin(end))
+            settings = self._connection.admin(end)
+            settings["error_cb"] = self._on_error
+            return AdminClient(settings)
         except KafkaException as error:
             raise self._connection.refused(error, "source") from None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if is_trouble(error) and error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - a code
+            self._heard = self._connection.sentence(error)
 
     def _known(self, admin: AdminClient) -> dict[str, int]:
         try:
             topics = admin.list_topics(timeout=REQUEST_S).topics
         except KafkaException as error:
-            raise Unavailable(self._connection.sentence(error)) from None
+            # The error of the request says that nobody answered; why is told by the way.
+            self._heard = ""
+            admin.poll(0)
+            raise Unavailable(self._heard or self._connection.sentence(error)) from None
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def _make(self, admin: AdminClient, wanted: Mapping[str, int]) -> None:
