@@ -126,3 +126,10 @@ def test_every_metric_of_a_stream_is_in_the_readme() -> None:
     names = {line.split()[2] for line in generate_latest(registry).decode().splitlines() if "# TYPE" in line}
     missing = {name for name in names if name.removesuffix("_total") not in text}
     assert not missing
+
+
+def test_a_schedule_that_trains_nothing_here_is_warned_of(tmp_path: Path) -> None:
+    """It learns from the platform's history, which a stream worker does not have."""
+    group = "detectors: [{name: machine, kind: autoencoder, metrics: [a, b], retrain: 7d}]\n"
+    (said,) = of(tmp_path, BUS + "sink: {kind: kafka}\n" + group).warnings()
+    assert said.startswith("detectors.machine.retrain trains from the platform's history and does nothing")

@@ -382,5 +382,11 @@ class Config(Section):
             for key, variable, url, default in addresses
             if moved and url == default
         )
+        idle = tuple(
+            f"detectors.{group.name}.retrain trains from the platform's history and does nothing where "
+            "source.kind is kafka; run plexus-detect train --csv from cron, and restart the workers"
+            for group in self.detectors
+            if group.retrain_ms and self.source.kind == "kafka"
+        )
         key_given = self.plexus.api_key is not None
-        return left + (unprotected({key: url for key, _, url, _ in addresses}) if key_given else ())
+        return left + idle + (unprotected({key: url for key, _, url, _ in addresses}) if key_given else ())
