@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plexus_detect.scoring import score_fleet, score_series
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 __all__ = ["__version__", "score_fleet", "score_series"]
 
