@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from kafka_house import House, Process, config_file, until
 
 from plexus_detect.config import Config, load_config
@@ -72,8 +72,9 @@ class Drill:
 
     def config(self) -> Path:
         """The configuration of the workers, in a file."""
+        name = f"worker-{len(self.workers)}"
         return config_file(
-            self.folder / "worker.json",
+            self.folder / f"{name}.json",
             self.house.brokers,
             source={
                 "batch": 500,
@@ -81,7 +82,11 @@ class Drill:
                 "snapshot_interval": "2s",
                 "options": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000},
             },
-            sink={"transactions": self.transactions, "options": {"compression.type": "none"}},
+            sink={
+                "transactions": self.transactions,
+                "transactional_id": name,
+                "options": {"compression.type": "none"},
+            },
             **QUICK,
         )
 
@@ -111,7 +116,7 @@ class Drill:
         for _ in range(self.kills):
             # Whoever is there for longest, at any moment: now and then in the middle of a transaction.
             time.sleep(random.uniform(2.0, 4.0))
-            next(w for w in self.workers if w.process.poll() is None).kill()
+            self._kill()
             self.start()
         feeding.join()
         fed = time.monotonic()
@@ -136,7 +141,13 @@ class Drill:
             time.sleep(max(0.0, began + (i + 1) * self.feed_s / steps - time.monotonic()))
 
     def _kill(self) -> None:
-        self.workers[0].kill()
+        """Kill whoever is there for longest. A broker ends a transaction that was left open when it
+        times out; tansu never does, and holds back what others commit: so it is told to."""
+        i = next(i for i, w in enumerate(self.workers) if w.process.poll() is None)
+        self.workers[i].kill()
+        settings = {"bootstrap.servers": self.house.brokers, "transactional.id": f"worker-{i}"}
+        ending = Producer({**settings, "metadata.recovery.strategy": "none", "log_level": 0})
+        ending.init_transactions(10)
 
     def _add(self) -> None:
         self.start()
@@ -170,7 +181,7 @@ class Drill:
 
     def expected(self) -> Counter[str]:
         """The ids of the alerts of undisturbed engines over the same messages."""
-        config = load_config([self.folder / "worker.json"], {})
+        config = load_config([self.folder / "worker-0.json"], {})
         found: Counter[str] = Counter()
         for partition, batch in sorted(log_of(self.house, TOPIC, PARTITIONS).items()):
             engine = engine_for(config, partition)

@@ -1,7 +1,8 @@
 """A Kafka-protocol broker for tests, on loopback: tansu behind a door that can be shut, and readers.
 
 tansu has groups, offsets within transactions and marks of transactions in its log; what it lacks is the list
-of aborted transactions in answers to fetches, so that no client of it reads committed messages only.
+of aborted transactions in answers to fetches, so that no client of it reads committed messages only, and the
+timeout of transactions.
 ``committed`` does what a client would do with that list: it reads the log itself and obeys the marks. Its
 data are in memory, so that a restart that keeps them is a door that is shut for a while: no connection lives
 on.
