@@ -36,6 +36,7 @@ def drilled(path: Path, **how: float | bool) -> Drill:
     return drill
 
 
+@pytest.mark.soak
 def test_every_alert_once_while_workers_come_and_go(tmp_path: Path) -> None:
     """Three workers, one killed, one added, the broker cut off: each alert is there once."""
     drill = drilled(
