@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +22,11 @@ from plexus_detect.backtest.command import backtest
 from plexus_detect.doctor.command import doctor
 from plexus_detect.errors import ConfigError, PlexusDetectError, TransientError
 from plexus_detect.explain.command import explain
-from plexus_detect.options import client_of, config_option, configured
+from plexus_detect.options import client_of, config_option, configured, extra
 from plexus_detect.provision.command import monitors
 from plexus_detect.redaction import sentence
 from plexus_detect.serve.command import serve
+from plexus_detect.signals import EXIT_INTERRUPTED, catch_signals
 from plexus_detect.simulate.command import simulate
 from plexus_detect.statefile.command import state
 from plexus_detect.status.command import status
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
     from plexus_detect.store import Store
 
 log = logging.getLogger(__name__)
-
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -67,7 +63,7 @@ def run(config_paths: tuple[Path, ...], *, once: bool) -> None:
     if config.source.kind == "kafka":
         if once:
             raise ConfigError("run --once: polls the platform; with source.kind: kafka leave --once out")
-        with _extra("kafka"):
+        with extra("kafka"):
             import plexus_detect.connect.service
         del plexus_detect.connect.service
         sys.exit(asyncio.run(_stream(config)))
@@ -88,7 +84,7 @@ async def _serve(config: Config, config_paths: tuple[Path, ...], store: Store) -
     from plexus_detect.service import Service
 
     stop, reload = asyncio.Event(), asyncio.Event()
-    caught = _catch_signals(stop, reload)
+    caught = catch_signals(stop, reload)
     async with Outside(config, stop) as outside:
         service = Service(config, lambda: load_config(config_paths, os.environ), store, outside, config_paths)
         await service.run(stop, reload)
@@ -102,7 +98,7 @@ async def _stream(config: Config) -> int:
     from plexus_detect.outside import Outside
 
     stop, reload = asyncio.Event(), asyncio.Event()
-    caught = _catch_signals(stop, reload)
+    caught = catch_signals(stop, reload)
     async with AsyncExitStack() as stack:
         outside = await stack.enter_async_context(Outside(config, stop))
         client = await stack.enter_async_context(client_of(config)) if config.sink.kind == "plexus" else None
@@ -119,7 +115,7 @@ async def _once(config: Config, store: Store) -> int:
     from plexus_detect.worker import open_worker
 
     stop = asyncio.Event()
-    caught = _catch_signals(stop)
+    caught = catch_signals(stop)
     async with client_of(config) as client:
         worker = await unless_stopped(open_worker(config, client, store), stop)
         if worker is None:
@@ -128,26 +124,6 @@ async def _once(config: Config, store: Store) -> int:
     if caught:
         return caught[0]
     return TransientError.exit_code if report.failed or report.outbox else 0
-
-
-def _catch_signals(stop: asyncio.Event, reload: asyncio.Event | None = None) -> list[int]:
-    """Set ``stop`` at a signal; the list then starts with its exit code. A second Ctrl-C leaves at once.
-
-    SIGHUP sets ``reload``, where there is such a signal.
-    """
-    caught: list[int] = []
-
-    def on_signal(number: int) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            os._exit(EXIT_INTERRUPTED)
-        caught.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    if reload is not None and hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
-    return caught
 
 
 # -- sandbox and demo
@@ -163,7 +139,7 @@ def _catch_signals(stop: asyncio.Event, reload: asyncio.Event | None = None) -> 
 @click.option("--slack-webhook", help="Where Slack messages are sent; they can also be read at /slack.")
 def sandbox(host: str, port: int, db: str, time_scale: float, slack_webhook: str | None) -> None:
     """Serve the embedded stand-in for the platform (extra: sandbox)."""
-    with _extra("sandbox"):
+    with extra("sandbox"):
         from plexus_detect.sandbox import Sandbox, Settings
     from plexus_detect.config.exposure import is_loopback
 
@@ -190,7 +166,7 @@ def sandbox(host: str, port: int, db: str, time_scale: float, slack_webhook: str
 @click.option("--no-color", is_flag=True, help="No colours (also: the environment variable NO_COLOR).")
 def demo(*, as_json: bool, keep: bool, no_color: bool) -> None:
     """See the whole job at work on the embedded platform: a fault, an alert, a recovery (extra: sandbox)."""
-    with _extra("sandbox"):
+    with extra("sandbox"):
         from plexus_detect.demo import Options, run_demo
     sys.exit(
         run_demo(Options(as_json=as_json, keep=keep, color=not no_color and "NO_COLOR" not in os.environ))
@@ -228,21 +204,6 @@ for command in (
     doctor,
 ):
     cli.add_command(command)
-
-
-# -- what the commands share
-
-
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Say which extra to install when an import fails for want of it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"this command needs the extra '{name}' ({error.name} is not installed); "
-            f"run: pip install 'plexus-detect[{name}]'"
-        ) from error
 
 
 def main() -> None:

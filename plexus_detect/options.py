@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from plexus_detect.errors import ConfigError
 from plexus_detect.redaction import visible
 
 # What takes long to import is imported when a command runs, so that --help answers at once.
@@ -37,6 +38,18 @@ config_option = click.option(
 def tell(text: str, *, nl: bool = True) -> None:
     """Print what holds names of devices: what a terminal would obey in them is written out."""
     click.echo(visible(text, "\n"), nl=nl)
+
+
+@contextmanager
+def extra(name: str, who: str = "this command") -> Iterator[None]:
+    """Say which extra to install when an import fails for want of it. Raises ConfigError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{who} needs the extra '{name}' ({error.name} is not installed); "
+            f"run: pip install 'plexus-detect[{name}]'"
+        ) from error
 
 
 def configured(config_paths: tuple[Path, ...]) -> Config:

@@ -9,7 +9,6 @@ import pytest
 from plexus_detect import clock
 from plexus_detect.errors import ConfigError
 from plexus_detect.monitors import Change, Existing, Wanted
-from plexus_detect.monitors.backup import changes_what_exists
 from plexus_detect.monitors.documents import LEAVE, filled
 from plexus_detect.monitors.marks import Mark
 from plexus_detect.provision.backups import Backups
@@ -110,9 +109,3 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "s.monitors.backups").write_text("in the way")
     with pytest.raises(ConfigError, match=r"no backup can be written there \(.*\), so nothing was changed"):
         Backups(tmp_path / "s.monitors.json", "a", "b").write(WORK, "apply")
-
-
-def test_only_what_exists_needs_a_backup() -> None:
-    """New monitors lose nobody anything."""
-    assert changes_what_exists(WORK)
-    assert not changes_what_exists(WORK[1:2])

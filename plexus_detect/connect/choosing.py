@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plexus_detect.config import Config
 from plexus_detect.delivery import Delivery, Makes
-from plexus_detect.errors import ConfigError
+from plexus_detect.options import extra
 from plexus_detect.running import Running
 
 
@@ -12,11 +12,6 @@ def delivery_of(config: Config, running: Running) -> Makes:
     """What makes the delivery for a configuration. Raises ConfigError without the extra that it needs."""
     if config.sink.kind != "kafka":
         return Delivery
-    try:
+    with extra("kafka", "sink.kind: kafka"):
         from plexus_detect.connect.bus_delivery import bus_delivery
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"sink.kind: kafka needs the extra 'kafka' ({error.name} is not installed); "
-            "run: pip install 'plexus-detect[kafka]'"
-        ) from error
     return bus_delivery(config, running)

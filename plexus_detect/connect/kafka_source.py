@@ -76,7 +76,6 @@ class KafkaSource:
         self.trouble = ""
         self._mine: set[int] = set()
         self._held: set[int] = set()
-        self._ends: dict[int, int] = {}
         self._said = ""
         self._probed_s = 0.0
         try:

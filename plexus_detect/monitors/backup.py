@@ -56,11 +56,6 @@ def touched(work: Sequence[Change]) -> tuple[Touched, ...]:
     return tuple(Touched(change.action, change.key, change.found, change.wanted) for change in work)
 
 
-def changes_what_exists(work: Sequence[Change]) -> bool:
-    """Whether anything would be lost without a backup."""
-    return any(change.found is not None for change in work)
-
-
 def backup_from(text: str, name: str) -> Backup:
     """The backup in a file's text. Raises ConfigError with one sentence for one that cannot be used."""
     backup = body_of(opened(text, KIND, VERSION, name), Backup, name)

@@ -17,9 +17,8 @@ from plexus_detect.provision.shared import (
     ledger_of,
     limits_of,
     monitors_client,
-    overwrites,
-    own_source,
     path_argument,
+    plan_of,
     refuse_with_saved,
     saved_plan_of,
     specs_of,
@@ -79,21 +78,15 @@ def apply(
 
 
 async def _plan(config: Config, specs: Sequence[MonitorSpec], *, force: bool) -> Plan:
-    from plexus_detect.provision.reading import make_plan
-
-    ours = ledger_of(config).ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
+    ledger = ledger_of(config)
     async with monitors_client(config) as client:
-        return await make_plan(client, specs, own_source(config), ownership=ours)
+        return await plan_of(client, config, specs, ledger, force=force)
 
 
 async def _apply(config: Config, specs: Sequence[MonitorSpec], *, force: bool) -> bool:
-    from plexus_detect.provision.reading import make_plan
-
     ledger = ledger_of(config)
-    ours = ledger.ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
     async with monitors_client(config) as client:
-        wanted = await make_plan(client, specs, own_source(config), ownership=ours)
-        return await _done(client, wanted, ledger)
+        return await _done(client, await plan_of(client, config, specs, ledger, force=force), ledger)
 
 
 async def _carry_out(config: Config, shown: Plan) -> bool:

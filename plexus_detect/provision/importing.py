@@ -138,13 +138,13 @@ async def _adopt(config: Config, file: Path, found: Adoption) -> bool:
     from plexus_detect.monitors import label
     from plexus_detect.monitors.adopting import adopted
     from plexus_detect.provision.files import load_specs
-    from plexus_detect.provision.manifestfile import ManifestFile, utc_now
+    from plexus_detect.provision.manifestfile import manifest_file, utc_now
     from plexus_detect.provision.reading import make_plan
 
     specs = load_specs(file)
     async with monitors_client(config) as client:
         plan = await make_plan(client, specs, own_source(config), ownership=_ownership(config))
-    ledger = ManifestFile(config.manifest(), config.monitors.owner, config.plexus.endpoint)
+    ledger = manifest_file(config)
     manifest = adopted(ledger.load(), plan, utc_now())
     ledger.save(manifest)
     owned = {entry.key for entry in manifest.owned}

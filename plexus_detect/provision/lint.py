@@ -152,8 +152,7 @@ def lint_notes(config: Config, specs: Sequence[MonitorSpec], plan: Plan) -> tupl
 
 def _configured_targets(config: Config) -> set[str]:
     """The integrations that the configuration names."""
-    named: Mapping[str, str] = getattr(config.monitors, "targets", {})
-    return {str(target).lower() for target in named.values()}
+    return {target.lower() for target in config.monitors.targets.values()}
 
 
 def _merged(specs: Sequence[MonitorSpec], *parts: Sequence[Finding]) -> tuple[Finding, ...]:

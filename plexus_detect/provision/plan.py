@@ -16,9 +16,8 @@ from plexus_detect.provision.shared import (
     ledger_of,
     limits_of,
     monitors_client,
-    overwrites,
-    own_source,
     path_argument,
+    plan_of,
     refuse_with_saved,
     saved_plan_of,
     specs_of,
@@ -117,14 +116,10 @@ async def _planned(config: Config, path: Path | None, asked: Asked) -> tuple[Pla
     """The plan, with what lint says of the documents as notes, and what it would have fired."""
     from plexus_detect.provision.lint import lint_notes
     from plexus_detect.provision.preview import forecasts
-    from plexus_detect.provision.reading import make_plan
 
-    specs = specs_of(config, path)
-    ours = ledger_of(config).ownership(
-        mark=config.monitors.mark, overwrite=overwrites(config, force=asked.force)
-    )
+    specs, ledger = specs_of(config, path), ledger_of(config)
     async with monitors_client(config) as client:
-        wanted = await make_plan(client, specs, own_source(config), ownership=ours, prune=asked.prune)
+        wanted = await plan_of(client, config, specs, ledger, force=asked.force, prune=asked.prune)
         wanted = replace(wanted, notes=(*wanted.notes, *lint_notes(config, specs, wanted)))
         how = {"replay": asked.replay, "everything": asked.everything}
         return wanted, await forecasts(config, client, wanted, asked.days, **how)

@@ -19,9 +19,8 @@ from plexus_detect.provision.shared import (
     ledger_of,
     limits_of,
     monitors_client,
-    overwrites,
-    own_source,
     path_argument,
+    plan_of,
     specs_of,
     var_option,
 )
@@ -101,7 +100,7 @@ class _Run:
         self._config = config
         self._path = path
         self._limits = limits
-        self._overwrite = overwrites(config, force=force)
+        self._force = force
 
     def require_safe(self, plan: Plan) -> None:
         """Raise UnsafePlanError for a plan beyond the limits."""
@@ -137,12 +136,8 @@ class _Run:
             return await pruned(client, only_deletes(found), tell, ledger=ledger, backups=backups)
 
     async def _plan(self, api: MonitorApi) -> Plan:
-        from plexus_detect.provision.reading import make_plan
-
-        specs = specs_of(self._config, self._path)
-        mark = self._config.monitors.mark
-        ours = ledger_of(self._config).ownership(mark=mark, overwrite=self._overwrite)
-        return await make_plan(api, specs, own_source(self._config), ownership=ours, prune=True)
+        specs, ledger = specs_of(self._config, self._path), ledger_of(self._config)
+        return await plan_of(api, self._config, specs, ledger, force=self._force, prune=True)
 
 
 async def pruned(api: MonitorApi, plan: Plan, say: Say, *, ledger: Ledger, backups: Backups) -> bool:

@@ -12,7 +12,7 @@ import click
 
 from plexus_detect.errors import ConfigError
 from plexus_detect.options import client_of, config_option, configured, tell
-from plexus_detect.provision.shared import specs_of, var_option
+from plexus_detect.provision.shared import own_source, specs_of, var_option
 
 # What takes long to import is imported when the command runs, so that --help answers at once.
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ async def _found(config: Config, path: Path | None, days: int, verdicts_min: int
 
     specs = specs_of(config, path)
     async with client_of(config) as client:
-        own = config.heartbeat.source if config.heartbeat.enabled else ""
-        plan = await make_plan(client, specs, own)
+        plan = await make_plan(client, specs, own_source(config))
         alerts = await read_alerts(client, clock.now_ms() - days * DAY_MS)
         found = await _replayed(
             config, client, findings(plan.expansion.wanted, alerts, config, verdicts_min), days

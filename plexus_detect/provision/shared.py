@@ -15,9 +15,10 @@ from plexus_detect.options import client_of
 if TYPE_CHECKING:
     from plexus_detect.client import Client
     from plexus_detect.config import Config
-    from plexus_detect.monitors import MonitorSpec, Variable
+    from plexus_detect.monitors import MonitorSpec, Plan, Variable
     from plexus_detect.monitors.guard import Limits
     from plexus_detect.monitors.savedplan import SavedPlan
+    from plexus_detect.provision.api import MonitorApi
     from plexus_detect.provision.backups import Backups
     from plexus_detect.provision.ledger import FileLedger
 
@@ -98,6 +99,22 @@ def limits_of(config: Config, max_deletes: int | None = None, max_share: float |
 def monitors_client(config: Config) -> Client:
     """A client at the rate of the monitors commands. Raises ConfigError when there is no key."""
     return client_of(config, requests_per_s=config.monitors.requests_per_s)
+
+
+async def plan_of(
+    api: MonitorApi,
+    config: Config,
+    specs: Sequence[MonitorSpec],
+    ledger: FileLedger,
+    *,
+    force: bool,
+    prune: bool = False,
+) -> Plan:
+    """How the platform differs from documents, by what the manifest says is ours; reads only."""
+    from plexus_detect.provision.reading import make_plan
+
+    ours = ledger.ownership(mark=config.monitors.mark, overwrite=overwrites(config, force=force))
+    return await make_plan(api, specs, own_source(config), ownership=ours, prune=prune)
 
 
 def ledger_of(config: Config, command: str = "apply") -> FileLedger:

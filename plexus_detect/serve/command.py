@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from plexus_detect.errors import ConfigError
+from plexus_detect.options import extra
 
 KEY_VARIABLE = "PLEXUS_DETECT_SERVE_KEY"
 
@@ -56,14 +57,9 @@ def serve(key_file: Path | None, **options: Any) -> None:  # noqa: ANN401 - clic
     from plexus_detect.logs import setup_logging
 
     setup_logging(str(options["log_level"]))
-    try:
+    with extra("serve"):
         from plexus_detect.serve.running import serve_until_stopped
         from plexus_detect.serve.settings import Settings
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"this command needs the extra 'serve' ({error.name} is not installed); "
-            "run: pip install 'plexus-detect[serve]'"
-        ) from error
     settings = Settings(
         state=options["state"],
         keys=_keys(key_file),

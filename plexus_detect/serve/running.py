@@ -14,11 +14,11 @@ from plexus_detect.errors import ConfigError
 from plexus_detect.logs import event
 from plexus_detect.serve.app import make_app
 from plexus_detect.serve.settings import Settings
+from plexus_detect.signals import EXIT_TERMINATED
 from plexus_detect.training.trainer import ProcessTrainer, require
 
 log = logging.getLogger(__name__)
 
-EXIT_TERMINATED = 143
 
 # Connections that may wait to be taken.
 BACKLOG = 2048

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from plexus_detect import clock, wire
 from plexus_detect.client import Client
 from plexus_detect.errors import ConfigError, TransientError
+from plexus_detect.options import extra
 from plexus_detect.retry import retried
 from plexus_detect.simulate.fleet import Rows
 from plexus_detect.simulate.machine import NAMES
@@ -131,12 +132,8 @@ async def kafka(topic: str, sources: Sequence[str], options: Mapping[str, str]) 
     Raises ConfigError for settings that librdkafka refuses, and TransientError when a message could not be
     delivered.
     """
-    try:
+    with extra("kafka", "--kafka"):
         from confluent_kafka import KafkaException, Producer
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "--kafka needs the extra 'kafka'; run: pip install 'plexus-detect[kafka]'"
-        ) from None
     sending = _Sending(topic)
     try:
         producer = Producer({**KAFKA_OPTIONS, **options, "error_cb": sending.in_trouble})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import threading
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,6 +15,7 @@ from plexus_detect.config.exposure import unprotected
 from plexus_detect.errors import AuthError, ConfigError, PlexusDetectError
 from plexus_detect.logs import event
 from plexus_detect.policy import HISTORY_ROWS, group_rule, policy_of
+from plexus_detect.signals import catch_signals
 from plexus_detect.streampipes.connection import Core, broker_of
 from plexus_detect.streampipes.desk import Desk
 from plexus_detect.streampipes.function import AnomalyFunction, reach_of
@@ -29,7 +28,6 @@ from plexus_detect.training.versions import ModelFolder
 
 log = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 # From one try to the next, seconds: doubled up to the most, and short again after a life this long.
 WAIT_S_FIRST, WAIT_S_MAX, LONG_S = 0.25, 15.0, 30.0
@@ -192,18 +190,7 @@ class Service:
 
 async def serve(config: Config, env: Mapping[str, str]) -> int:
     """Serve until SIGINT or SIGTERM; the exit code."""
-    stop, caught = asyncio.Event(), list[int]()
-    service = Service(config, env)
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            # A core that does not answer is waited for as long as a request may take: not by a person twice.
-            os._exit(EXIT_INTERRUPTED)
-        caught.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+    stop = asyncio.Event()
+    service, caught = Service(config, env), catch_signals(stop)
     await service.run(stop)
     return caught[0] if caught else 0
