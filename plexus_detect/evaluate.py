@@ -112,7 +112,8 @@ class _Output:
             tell("relearned", at, int(points.t_ms[at]), float(scores.z[at]), int(scores.reason[at]))
         raw = Kind.ZSCORE_RAW if kind is Kind.ZSCORE else Kind.FLEET_ZSCORE_RAW
         is_open = line.episodes.is_open[rows]
-        calmed = {name: self.calmed(name, points.series, value, is_open) for name in WATCHED[kind]}
+        names = [name for name in WATCHED[kind] if name in self.state.policy.kinds]
+        calmed = {name: self.calmed(name, points.series, value, is_open) for name in names}
         # What a late sample says must not page: monitors judge values when they arrive (contract 5.1).
         self.post(points, audible & ~points.late, {**calmed, raw: scores.z})
         if points.late.any():
