@@ -11,9 +11,10 @@ import httpx
 import numpy as np
 
 from plexus_detect.client import Client, Endpoints
-from plexus_detect.monitors.firing import Firing
+from plexus_detect.monitors.firing import EventEngine, Firing, ThresholdEngine
 from plexus_detect.sandbox import Sandbox
 from plexus_detect.sandbox.points import Point
+from plexus_detect.series import F64, I64
 
 T0 = 1_777_593_600_000  # 2026-05-01T00:00:00Z
 URL = "http://sandbox"
@@ -88,6 +89,20 @@ class AlarmHouse:
 
 def _seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
+
+
+def firings(t_ms: I64, value: F64, low: float | None, high: float | None) -> list[Firing]:
+    """The alerts of a threshold over a whole history at once."""
+    whole = ThresholdEngine(low, high)
+    whole.step(t_ms, value)
+    return list(whole.finish(int(t_ms[-1]) if len(t_ms) else 0))
+
+
+def event_firings(t_ms: I64, value: F64, span: tuple[int, int], *, per_row: bool = False) -> list[Firing]:
+    """The alerts of an event monitor made at ``span[0]``, over a whole history up to ``span[1]``."""
+    whole = EventEngine(span[0], per_row=per_row)
+    whole.step(t_ms, value)
+    return list(whole.finish(span[1]))
 
 
 def opened(firings: Iterable[Firing]) -> Opened:

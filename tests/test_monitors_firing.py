@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from alarm_house import T0, AlarmHouse, bounds, opened, rough
+from alarm_house import T0, AlarmHouse, bounds, event_firings, firings, opened, rough
 from hypothesis import given
 from hypothesis import strategies as st
 from profiles import examples
 
-from plexus_detect.monitors.firing import (
-    EventEngine,
-    Firing,
-    ThresholdEngine,
-    engine,
-    event_firings,
-    firings,
-)
+from plexus_detect.monitors.firing import EventEngine, Firing, ThresholdEngine, engine
 
 NAN, INF = float("nan"), float("inf")
 

@@ -61,34 +61,14 @@ def engine(part: str, settings: Mapping[str, Any], from_ms: int) -> Engine:
     return EventEngine(from_ms, per_row=per_row, enabled=settings.get("enabled", True) is not False)
 
 
-def firings(t_ms: I64, value: F64, low: float | None, high: float | None) -> list[Firing]:
-    """The alerts of a threshold over points in order of time; None is no bound.
+class ThresholdEngine:
+    """The alerts of a threshold over points in order of time, part by part; None is no bound.
 
     A value is a breach when it is above ``high`` or below ``low``; one that equals its bound is inside, and
     one that is no finite number never reaches the engine, since JSON cannot carry it. One breach opens an
     alert. Of points inside without a breach between them the first one that is 30 s or more after the first
     closes it. Breaches in the 60 s after that are forgotten.
     """
-    whole = ThresholdEngine(low, high)
-    whole.step(t_ms, value)
-    return list(whole.finish(int(t_ms[-1]) if len(t_ms) else 0))
-
-
-def event_firings(t_ms: I64, value: F64, span: tuple[int, int], *, per_row: bool = False) -> list[Firing]:
-    """The alerts of an event monitor made at ``span[0]`` over points in order of time, up to ``span[1]``.
-
-    Every 30 s, counted from there, the platform looks for rows newer than those it saw, whatever their value,
-    and takes at most 1000. They make one alert, and five minutes of silence; with ``per_row`` each of the
-    first ten makes one, the rest one together, and there is no silence. When the real platform looks is not
-    known, so that a count can differ by what falls on the other side of a look.
-    """
-    whole = EventEngine(span[0], per_row=per_row)
-    whole.step(t_ms, value)
-    return list(whole.finish(span[1]))
-
-
-class ThresholdEngine:
-    """The engine of ``firings``, part by part."""
 
     def __init__(self, low: float | None, high: float | None) -> None:
         self._low, self._high = low, high
@@ -174,7 +154,13 @@ def _closings(t_ms: I64, breaches: I64) -> tuple[I64, I64]:
 
 
 class EventEngine:
-    """The engine of ``event_firings``, part by part."""
+    """The alerts of an event monitor made at ``from_ms`` over points in order of time, part by part.
+
+    Every 30 s, counted from there, the platform looks for rows newer than those it saw, whatever their value,
+    and takes at most 1000. They make one alert, and five minutes of silence; with ``per_row`` each of the
+    first ten makes one, the rest one together, and there is no silence. When the real platform looks is not
+    known, so that a count can differ by what falls on the other side of a look.
+    """
 
     def __init__(self, from_ms: int, *, per_row: bool = False, enabled: bool = True) -> None:
         self._from_ms = from_ms

@@ -13,14 +13,17 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from alarm_house import firings
+
 from plexus_detect import monitors
 from plexus_detect.client import Client, Endpoints
 from plexus_detect.config import load_config
-from plexus_detect.monitors.firing import firings
 from plexus_detect.provision.preview import forecasts
 from plexus_detect.provision.reading import make_plan
 from plexus_detect.sandbox import Sandbox
