@@ -14,8 +14,8 @@ import pytest
 from deployment import EXAMPLES, options
 
 from plexus_detect import errors
-from plexus_detect.cli import EXIT_TERMINATED
 from plexus_detect.config import load_config
+from plexus_detect.signals import EXIT_TERMINATED
 
 UNITS = sorted((EXAMPLES / "systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
